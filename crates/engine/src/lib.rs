@@ -1,0 +1,1 @@
+//! Shards, entries, expiry, eviction, lock plans, transactions, waiters, watches.

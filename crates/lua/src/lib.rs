@@ -1,0 +1,1 @@
+//! LuaJIT and everything a script may call.

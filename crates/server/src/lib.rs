@@ -1,0 +1,1 @@
+//! Workers, connections, config, dispatch.

@@ -1,0 +1,1 @@
+//! Talk-file runner and test clients.
