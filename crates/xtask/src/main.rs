@@ -1,1 +1,30 @@
-fn main() {}
+//! Development tasks: `cargo xtask test`, `cargo xtask talk`, `cargo xtask bench`.
+//!
+//! Only dispatches; each task is a module. Never part of the server.
+
+mod talk;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask <task>
+  talk   run talk files (see `cargo xtask talk --help`)";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (task, rest) = match args.split_first() {
+        Some((task, rest)) => (task.as_str(), rest),
+        None => ("", &[][..]),
+    };
+    let outcome = match task {
+        "talk" => talk::main(rest),
+        _ => Err(USAGE.to_owned()),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! A server process under test: started on a free loopback port, ended by its pid.
+//!
+//! Works for `luar` and for `redis-server` alike, since both take the same arguments. A
+//! server's files and log live in a directory of its own, removed when it is dropped.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::poll;
+use crate::value::Value;
+
+/// How long a server may take until it answers its first PING.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+static STARTED: AtomicUsize = AtomicUsize::new(0);
+
+pub struct Server {
+    child: Child,
+    directory: PathBuf,
+    port: u16,
+}
+
+impl Server {
+    /// Starts `binary` with `args` after those every test wants: a free port on loopback, no
+    /// persistence, DEBUG allowed. Returns once it answers.
+    pub fn start<A: AsRef<str>>(binary: &Path, args: &[A]) -> io::Result<Server> {
+        // Another process can take the free port before the server binds it: then try again.
+        let mut last = None;
+        for _ in 0..5 {
+            match Server::try_start(binary, args) {
+                Ok(server) => return Ok(server),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::Error::other("no free port")))
+    }
+
+    fn try_start<A: AsRef<str>>(binary: &Path, args: &[A]) -> io::Result<Server> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let directory =
+            std::env::temp_dir().join(format!("luar-test-{}-{number}", std::process::id()));
+        fs::create_dir_all(&directory)?;
+        let log = File::create(directory.join("log"))?;
+        let child = Command::new(binary)
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--dir", &directory.to_string_lossy(), "--enable-debug-command", "yes"])
+            .args(args.iter().map(AsRef::as_ref))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", binary.display()))
+            })?;
+        let mut server = Server { child, directory, port };
+        server.wait_ready()?;
+        Ok(server)
+    }
+
+    fn wait_ready(&mut self) -> io::Result<()> {
+        let address = self.address();
+        let outcome = poll(START_PATIENCE, || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(Err(status));
+            }
+            // Whoever answers, be it with an error that asks for a password, is up.
+            let reply = Client::connect(&address).ok()?.call(&["PING"]).ok()?;
+            let loading = matches!(&reply, Value::Error(text) if text.starts_with(b"LOADING"));
+            (!loading).then_some(Ok(()))
+        });
+        match outcome {
+            Some(Ok(())) => Ok(()),
+            Some(Err(status)) => {
+                let log = self.log();
+                let kind = if log.contains("in use") {
+                    io::ErrorKind::AddrInUse
+                } else {
+                    io::ErrorKind::Other
+                };
+                Err(io::Error::new(kind, format!("server ended at once ({status}):\n{log}")))
+            }
+            None => Err(io::Error::other(format!("server does not answer:\n{}", self.log()))),
+        }
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The directory the server runs in.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub fn connect(&self) -> io::Result<Client> {
+        Client::connect(&self.address())
+    }
+
+    /// What the server wrote to its log so far.
+    pub fn log(&self) -> String {
+        let bytes = fs::read(self.directory.join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// How the process ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Resident memory in bytes, as the kernel counts it.
+    pub fn resident_bytes(&self) -> io::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let kibibytes = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse::<u64>().ok())
+            .ok_or_else(|| io::Error::other("no VmRSS line"))?;
+        Ok(kibibytes * 1024)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The process may have ended by itself; then there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
