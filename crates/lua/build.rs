@@ -1,0 +1,123 @@
+//! Builds LuaJIT for this crate.
+//!
+//! `luajit-src` copies LuaJIT into OUT_DIR and runs `make` there. We put a small `make` of our
+//! own in front of the real one: it lets this program edit the copy (see `EDITS`) and adds
+//! `-DLUAJIT_ENABLE_CHECKHOOK`, which makes compiled code look at the hook mask, so that a
+//! compiled endless loop can be interrupted. LuaJIT's source never enters the repository.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Where the wrapper `make` tells this program which directory to edit.
+const EDIT_DIRECTORY: &str = "LUAR_LUAJIT_EDIT_DIRECTORY";
+
+struct Edit {
+    file: &'static str,
+    find: &'static str,
+    replace: &'static str,
+}
+
+/// Changes to LuaJIT's source, each at exactly one place (anything else stops the build).
+const EDITS: &[Edit] = &[
+    // `1LL` and `1i` would create cdata values, which no part of the sandbox expects.
+    Edit {
+        file: "lj_lex.c",
+        find: "(LJ_HASFFI ? (STRSCAN_OPT_LL|STRSCAN_OPT_IMAG) : 0)",
+        replace: "0",
+    },
+    // Lua 5.1 knows no \x, \u and \z, and takes an unknown escape as the character itself.
+    Edit { file: "lj_lex.c", find: "case 'x':  /*", replace: "case 0x10000+'x':  /*" },
+    Edit { file: "lj_lex.c", find: "case 'u':  /*", replace: "case 0x10000+'u':  /*" },
+    Edit { file: "lj_lex.c", find: "case 'z':  /*", replace: "case 0x10000+'z':  /*" },
+    Edit {
+        file: "lj_lex.c",
+        find: "if (!lj_char_isdigit(c))\n\t  goto err_xesc;",
+        replace: "if (!lj_char_isdigit(c))\n\t  break;",
+    },
+    // A script's main chunk takes no arguments; as a fixed-arity function its calls are cheaper.
+    Edit {
+        file: "lj_parse.c",
+        find: "/* Entry point of bytecode parser. */",
+        replace: "static __thread int luar_main_chunk_is_fixed = 0;\n\
+                  void luar_fix_main_chunk(int on) { luar_main_chunk_is_fixed = on; }\n",
+    },
+    Edit {
+        file: "lj_parse.c",
+        find: "  fs.flags |= PROTO_VARARG;  /* Main chunk is always a vararg func. */",
+        replace: "  if (!luar_main_chunk_is_fixed) fs.flags |= PROTO_VARARG;",
+    },
+    // Long loops inside C look at the hook mask as compiled code does.
+    Edit {
+        file: "lib_string.c",
+        find: "  init: /* using goto's to optimize tail recursion */",
+        replace: "  init:\n  if (LJ_UNLIKELY(G(ms->L)->hookmask & LUA_MASKCOUNT)) {\n    \
+                  lua_Hook hook = lua_gethook(ms->L); lua_Debug ar; ar.event = LUA_HOOKCOUNT;\n    \
+                  if (hook) hook(ms->L, &ar);\n  }",
+    },
+    Edit {
+        file: "lib_table.c",
+        find: "static int sort_comp(lua_State *L, int a, int b)\n{",
+        replace: "static int sort_comp(lua_State *L, int a, int b)\n{\n  \
+                  if (LJ_UNLIKELY(G(L)->hookmask & LUA_MASKCOUNT)) {\n    \
+                  lua_Hook hook = lua_gethook(L); lua_Debug ar; ar.event = LUA_HOOKCOUNT;\n    \
+                  if (hook) hook(L, &ar);\n  }",
+    },
+    // Plain search in linear time: it runs inside compiled code, where nothing can interrupt it.
+    Edit {
+        file: "lj_str.c",
+        find: "const char *lj_str_find(const char *s, const char *p, MSize slen, MSize plen)\n{",
+        replace: "extern void *memmem(const void *, size_t, const void *, size_t);\n\
+                  const char *lj_str_find(const char *s, const char *p, MSize slen, MSize plen)\n{\n  \
+                  if (plen > 1) return (const char *)memmem(s, slen, p, plen);",
+    },
+];
+
+fn main() {
+    if let Some(directory) = env::var_os(EDIT_DIRECTORY) {
+        return edit(Path::new(&directory));
+    }
+    println!("cargo:rerun-if-changed=build.rs");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let tools = out.join("tools");
+    write_make_wrapper(&tools, &path);
+    let mut with_wrapper = tools.into_os_string();
+    with_wrapper.push(":");
+    with_wrapper.push(&path);
+    // SAFETY: a build script runs one thread, so nobody reads the environment meanwhile.
+    unsafe { env::set_var("PATH", with_wrapper) };
+    luajit_src::Build::new().debug(false).build().print_cargo_metadata();
+}
+
+fn edit(directory: &Path) {
+    for edit in EDITS {
+        let file = directory.join(edit.file);
+        let text = fs::read_to_string(&file).expect("LuaJIT's source is readable");
+        let places = text.matches(edit.find).count();
+        assert!(places == 1, "{}: {places} places hold {:?}", edit.file, edit.find);
+        fs::write(&file, text.replace(edit.find, edit.replace)).expect("the copy is writable");
+    }
+}
+
+fn write_make_wrapper(tools: &Path, path: &OsString) {
+    fs::create_dir_all(tools).expect("OUT_DIR is writable");
+    let make = env::split_paths(path)
+        .flat_map(|directory| ["make", "gmake"].map(|name| directory.join(name)))
+        .find(|candidate| candidate.is_file() && !candidate.starts_with(tools))
+        .expect("building LuaJIT needs make");
+    let editor = env::current_exe().expect("the build script has a path");
+    let script = format!(
+        "#!/bin/sh\nset -e\n{EDIT_DIRECTORY}=\"$PWD\" \"{}\"\n\
+         XCFLAGS=\"$XCFLAGS -DLUAJIT_ENABLE_CHECKHOOK\"\nexport XCFLAGS\n\
+         PATH=\"{}\"\nexport PATH\nexec \"{}\" \"$@\"\n",
+        editor.display(),
+        path.to_string_lossy(),
+        make.display()
+    );
+    let wrapper = tools.join("make");
+    fs::write(&wrapper, script).expect("OUT_DIR is writable");
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("chmod works");
+}

@@ -1,0 +1,107 @@
+//! What a VM's C functions share during a run: the host, the buffers, the flags.
+//!
+//! There is one context per VM, boxed, at an address that never changes. The bridge's Lua code
+//! knows the address of its first field; C functions get it as an upvalue. It is touched by the
+//! VM's thread only, through raw pointers: Lua code runs between any two accesses, so no
+//! reference to the whole of it is ever held across a call into Lua.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::ptr::NonNull;
+
+use crate::alloc::Meter;
+use crate::{Host, Protocol};
+
+/// Arguments that the bridge passes without going through the Lua stack.
+pub const WINDOW_ARGS: usize = 9;
+
+/// One argument of a command: a string, or a number if `len` is negative. The layout is declared
+/// a second time in the bridge's Lua source.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Arg {
+    pub text: *const u8,
+    pub len: i64,
+    pub number: f64,
+}
+
+/// The memory that Lua code reads and writes directly (same remark).
+#[repr(C)]
+pub struct Window {
+    pub number: f64,
+    pub text: *const u8,
+    pub len: usize,
+    pub args: [Arg; WINDOW_ARGS],
+}
+
+/// A command name as a script wrote it, and what the host resolved it to.
+pub struct Name {
+    pub command: Option<u32>,
+    pub text: Box<[u8]>,
+}
+
+pub struct RunArgs {
+    pub keys: *const [&'static [u8]],
+    pub args: *const [&'static [u8]],
+    pub out: *mut Vec<u8>,
+    pub client: Protocol,
+    pub bytecode: *const [u8],
+    /// Registry reference of the loaded script; 0 until it is loaded.
+    pub function: std::ffi::c_int,
+}
+
+#[repr(C)]
+pub struct Context {
+    pub window: Window,
+    /// Set during a run only.
+    pub host: Option<NonNull<dyn Host>>,
+    pub run: Option<RunArgs>,
+    /// What `redis.setresp` chose; RESP2 at the start of every run.
+    pub protocol: Protocol,
+    /// The reply of the last command.
+    pub reply: Vec<u8>,
+    /// Arguments of a call with more than `WINDOW_ARGS` of them.
+    pub wide_args: Vec<&'static [u8]>,
+    pub wide_numbers: Vec<[u8; crate::number::TEXT_BYTES_MAX]>,
+    /// Index 0 stands for every name the host does not know.
+    pub names: Vec<Name>,
+    pub name_index: HashMap<Box<[u8]>, u32>,
+    pub killed: bool,
+    /// A panic of the host, carried past the Lua frames.
+    pub panic: Option<Box<dyn Any + Send>>,
+    /// The error that ends the run: its text, and the chunk and line it was raised at.
+    pub error_text: Vec<u8>,
+    pub error_source: Vec<u8>,
+    pub error_line: i32,
+    pub meter: Meter,
+    pub scratch: Vec<u8>,
+}
+
+impl Context {
+    pub fn new(memory_limit_bytes: usize) -> Box<Context> {
+        let empty = Arg { text: std::ptr::null(), len: 0, number: 0.0 };
+        Box::new(Context {
+            window: Window {
+                number: 0.0,
+                text: std::ptr::null(),
+                len: 0,
+                args: [empty; WINDOW_ARGS],
+            },
+            host: None,
+            run: None,
+            protocol: Protocol::Resp2,
+            reply: Vec::new(),
+            wide_args: Vec::new(),
+            wide_numbers: Vec::new(),
+            names: vec![Name { command: None, text: Box::default() }],
+            name_index: HashMap::new(),
+            killed: false,
+            panic: None,
+            error_text: Vec::new(),
+            error_source: Vec::new(),
+            error_line: 0,
+            meter: Meter::new(memory_limit_bytes),
+            scratch: Vec::new(),
+        })
+    }
+}

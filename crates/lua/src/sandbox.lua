@@ -1,0 +1,212 @@
+-- Builds what scripts see: a table of allowed globals behind a read-only face. LuaJIT has no
+-- read-only flag, so every shared table is reached through an empty proxy whose metatable reads
+-- from the real table and refuses to write; the functions that would bypass a metatable are
+-- wrapped. Nothing here uses a global after set-up, and no wrapper keeps a frame on the stack
+-- when it hands over (tail calls), so error positions are the script's own.
+local redis, cjson, cmsgpack, struct, is_killed, seed, version = ...
+
+local _G = _G
+local collectgarbage, error, getmetatable, load, loadstring, next, pairs, pcall, rawget, rawset,
+  select, setmetatable, tostring, type, xpcall = collectgarbage, error, getmetatable, load,
+  loadstring, next, pairs, pcall, rawget, rawset, select, setmetatable, tostring, type, xpcall
+local floor, insert, foreach = math.floor, table.insert, table.foreach
+
+local real = {} -- proxy to the table behind it
+local face = {} -- hidden table to what scripts may see of it
+
+local function readonly()
+  error("Attempt to modify a readonly table", 2)
+end
+
+local function protect(hidden)
+  if face[hidden] then
+    return face[hidden]
+  end
+  local proxy = {}
+  real[proxy] = hidden
+  face[hidden] = proxy
+  for key, value in pairs(hidden) do
+    if type(value) == "table" then
+      hidden[key] = protect(value)
+    end
+  end
+  -- The metatable itself is hidden: getmetatable answers nil for library tables, as in Redis.
+  setmetatable(proxy, { __index = hidden, __newindex = readonly })
+  return proxy
+end
+
+local function copy(source)
+  local result = {}
+  for key, value in pairs(source) do
+    result[key] = value
+  end
+  return result
+end
+
+local function pick(source, names)
+  local result = {}
+  for name in names:gmatch("%S+") do
+    result[name] = assert(source[name], name)
+  end
+  return result
+end
+
+-- Names that Lua 5.1 has and LuaJIT lacks.
+math.mod = math.fmod
+string.gfind = string.gmatch
+function table.setn()
+  error("bad argument #1 to 'setn' ('setn' is obsolete)", 2)
+end
+
+local globals = pick(_G, [[assert error ipairs rawequal select tonumber tostring type unpack]])
+globals._VERSION = "Lua 5.1"
+
+globals.string = pick(string, [[byte char dump find format gfind gmatch gsub len lower match rep
+  reverse sub upper]])
+globals.math = pick(math, [[abs acos asin atan atan2 ceil cos cosh deg exp floor fmod frexp huge
+  ldexp log log10 max min mod modf pi pow rad random randomseed sin sinh sqrt tan tanh]])
+globals.table = pick(table, [[concat foreach foreachi getn insert maxn remove setn sort]])
+globals.coroutine = pick(coroutine, [[create resume running status wrap yield]])
+globals.os = pick(os, [[clock]])
+globals.bit = pick(bit, [[arshift band bnot bor bswap bxor lshift rol ror rshift tobit tohex]])
+globals.redis = redis
+globals.cjson = cjson
+globals.cmsgpack = cmsgpack
+globals.struct = struct
+
+function globals.next(table, key)
+  return next(real[table] or table, key)
+end
+
+function globals.pairs(table)
+  local hidden = real[table]
+  if hidden then
+    return pairs(copy(hidden))
+  end
+  return pairs(table)
+end
+
+function globals.rawget(table, key)
+  return rawget(real[table] or table, key)
+end
+
+function globals.rawset(table, key, value)
+  if real[table] then
+    error("Attempt to modify a readonly table", 0)
+  end
+  return rawset(table, key, value)
+end
+
+function globals.setmetatable(...)
+  local table = ...
+  if real[table] then
+    error("Attempt to modify a readonly table", 0)
+  end
+  return setmetatable(...)
+end
+
+function globals.getmetatable(...)
+  local value = ...
+  if real[value] then
+    return face[getmetatable(value)]
+  elseif type(value) == "string" then
+    return face[getmetatable(value)]
+  end
+  return getmetatable(...)
+end
+
+function globals.table.insert(...)
+  local table = ...
+  if real[table] then
+    error("Attempt to modify a readonly table", 0)
+  end
+  return insert(...)
+end
+
+function globals.table.foreach(table, ...)
+  return foreach(real[table] and copy(real[table]) or table, ...)
+end
+
+-- An error table becomes its text, as scripts for Redis expect.
+local function pcalled(ok, failure, ...)
+  if not ok and type(failure) == "table" then
+    local text = failure.err
+    local kind = type(text)
+    if kind == "string" or kind == "number" then
+      return false, text
+    end
+  end
+  return ok, failure, ...
+end
+
+function globals.pcall(...)
+  return pcalled(pcall(...))
+end
+
+-- Hooks are off while a handler runs for an error that a hook raised, so the handler of a killed
+-- script must not run at all.
+function globals.xpcall(...)
+  if select("#", ...) < 2 then
+    return xpcall(...)
+  end
+  local body, handler = ...
+  return xpcall(body, function(failure)
+    if is_killed() then
+      return failure
+    end
+    return handler(failure)
+  end)
+end
+
+-- Text only: bytecode is not verified and could do anything.
+function globals.load(chunk, name)
+  return load(chunk, name, "t")
+end
+
+function globals.loadstring(text, name)
+  return loadstring(text, name, "t")
+end
+
+function globals.collectgarbage(option, argument)
+  if option == "stop" or option == "restart" then
+    return 0
+  elseif option == "setpause" or option == "setstepmul" then
+    return 200
+  end
+  return collectgarbage(option, argument)
+end
+
+function globals.gcinfo()
+  return floor(collectgarbage("count"))
+end
+
+redis.REDIS_VERSION = version
+local major, minor, patch = version:match("^(%d+)%.(%d+)%.(%d+)")
+redis.REDIS_VERSION_NUM = major * 65536 + minor * 256 + patch
+redis.LOG_DEBUG, redis.LOG_VERBOSE, redis.LOG_NOTICE, redis.LOG_WARNING = 0, 1, 2, 3
+redis.REPL_NONE, redis.REPL_AOF, redis.REPL_SLAVE, redis.REPL_REPLICA, redis.REPL_ALL =
+  0, 1, 2, 2, 3
+globals.server = redis
+
+math.randomseed(seed)
+
+for name, value in pairs(globals) do
+  if type(value) == "table" then
+    globals[name] = protect(value)
+  end
+end
+local string_metatable = getmetatable("")
+face[string_metatable] = protect({ __index = globals.string })
+
+local proxy = {}
+real[proxy] = globals
+globals._G = proxy
+local proxy_metatable = { __index = globals, __newindex = readonly }
+setmetatable(proxy, proxy_metatable)
+local function missing(_, name)
+  error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", 2)
+end
+setmetatable(globals, { __index = missing })
+face[proxy_metatable] = protect({ __index = missing })
+
+return globals, proxy

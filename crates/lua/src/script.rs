@@ -1,0 +1,189 @@
+//! A compiled script: what SCRIPT LOAD keeps and every worker's VM can run.
+
+use sha1::{Digest, Sha1};
+
+/// A script's identity: the SHA-1 of its source.
+pub type Sha = [u8; 20];
+
+/// What a script declares about itself in its `#!lua flags=…` line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// The script begins with a `#!lua` line. Without one Redis applies its older, laxer rules.
+    pub declared: bool,
+    pub no_writes: bool,
+    pub allow_oom: bool,
+    pub allow_stale: bool,
+    pub no_cluster: bool,
+    pub allow_cross_slot_keys: bool,
+}
+
+/// Immutable, so shared between threads freely. The bytecode was made by `Vm::compile` and
+/// nothing else can put bytecode here.
+#[derive(Debug)]
+pub struct Script {
+    sha: Sha,
+    sha_hex: [u8; 40],
+    source: Box<[u8]>,
+    flags: Flags,
+    bytecode: Box<[u8]>,
+}
+
+impl Script {
+    pub(crate) fn new(source: &[u8], flags: Flags, bytecode: Vec<u8>) -> Script {
+        let sha = sha_of(source);
+        Script {
+            sha,
+            sha_hex: hex(&sha),
+            source: source.into(),
+            flags,
+            bytecode: bytecode.into_boxed_slice(),
+        }
+    }
+
+    pub fn sha(&self) -> &Sha {
+        &self.sha
+    }
+
+    /// 40 lower-case hexadecimal digits.
+    pub fn sha_hex(&self) -> &str {
+        std::str::from_utf8(&self.sha_hex).unwrap_or_default()
+    }
+
+    /// The source as the client sent it, shebang line included.
+    pub fn source(&self) -> &[u8] {
+        &self.source
+    }
+
+    pub fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    /// Bytes this script keeps on the Rust side.
+    pub fn used_bytes(&self) -> usize {
+        std::mem::size_of::<Script>() + self.source.len() + self.bytecode.len()
+    }
+
+    pub(crate) fn bytecode(&self) -> &[u8] {
+        &self.bytecode
+    }
+}
+
+pub fn sha_of(source: &[u8]) -> Sha {
+    Sha1::digest(source).into()
+}
+
+pub(crate) fn hex(sha: &Sha) -> [u8; 40] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 40];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(sha) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    text
+}
+
+/// Splits a source into its flags and the text the compiler gets: the shebang line goes, its
+/// newline stays, so that line numbers in errors count it.
+pub(crate) fn split_shebang(source: &[u8]) -> Result<(Flags, &[u8]), Vec<u8>> {
+    let mut flags = Flags::default();
+    if !source.starts_with(b"#!") {
+        return Ok((flags, source));
+    }
+    let Some(end) = source.iter().position(|&byte| byte == b'\n') else {
+        return Err(b"ERR Invalid script shebang".to_vec());
+    };
+    let parts = match split_words(&source[..end]) {
+        Some(parts) if !parts.is_empty() => parts,
+        _ => return Err(b"ERR Invalid engine in script shebang".to_vec()),
+    };
+    if parts[0] != b"#!lua" {
+        return Err([b"ERR Unexpected engine in script shebang: ", parts[0].as_slice()].concat());
+    }
+    flags.declared = true;
+    for part in &parts[1..] {
+        let Some(names) = part.strip_prefix(b"flags=") else {
+            return Err([b"ERR Unknown lua shebang option: ", part.as_slice()].concat());
+        };
+        if names.is_empty() {
+            continue;
+        }
+        for name in names.split(|&byte| byte == b',') {
+            match name {
+                b"no-writes" => flags.no_writes = true,
+                b"allow-oom" => flags.allow_oom = true,
+                b"allow-stale" => flags.allow_stale = true,
+                b"no-cluster" => flags.no_cluster = true,
+                b"allow-cross-slot-keys" => flags.allow_cross_slot_keys = true,
+                _ => return Err([b"ERR Unexpected flag in script shebang: ", name].concat()),
+            }
+        }
+    }
+    Ok((flags, &source[end..]))
+}
+
+/// Words of a shebang line by the rules of Redis's command lines: blanks separate, quotes of
+/// either kind group. None when a quote stays open or is followed by no blank.
+fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut words = Vec::new();
+    let mut rest = line;
+    loop {
+        let blanks = rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        rest = &rest[blanks..];
+        if rest.is_empty() {
+            return Some(words);
+        }
+        let mut word = Vec::new();
+        while let Some((&byte, after)) = rest.split_first() {
+            rest = after;
+            match byte {
+                quote @ (b'"' | b'\'') => {
+                    let close = rest.iter().position(|&byte| byte == quote)?;
+                    word.extend_from_slice(&rest[..close]);
+                    rest = &rest[close + 1..];
+                    if rest.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
+                        return None;
+                    }
+                }
+                blank if blank.is_ascii_whitespace() => break,
+                other => word.push(other),
+            }
+        }
+        words.push(word);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error_of(source: &[u8]) -> String {
+        String::from_utf8(split_shebang(source).unwrap_err()).unwrap()
+    }
+
+    #[test]
+    fn shebang_lines() {
+        assert_eq!(split_shebang(b"return 1"), Ok((Flags::default(), &b"return 1"[..])));
+        let (flags, text) =
+            split_shebang(b"#!lua flags=no-writes,allow-oom flags=no-cluster\nreturn 1").unwrap();
+        let expected = Flags {
+            declared: true,
+            no_writes: true,
+            allow_oom: true,
+            no_cluster: true,
+            ..Flags::default()
+        };
+        assert_eq!((flags, text), (expected, &b"\nreturn 1"[..]));
+        assert!(split_shebang(b"#!lua flags=\n").unwrap().0.declared);
+        assert!(split_shebang(b"#!lua flags=\"allow-stale\"\n").unwrap().0.allow_stale);
+        assert_eq!(error_of(b"#!lua"), "ERR Invalid script shebang");
+        assert_eq!(error_of(b"#!luax\n"), "ERR Unexpected engine in script shebang: #!luax");
+        assert_eq!(error_of(b"#!lua x=1\n"), "ERR Unknown lua shebang option: x=1");
+        assert_eq!(error_of(b"#!lua flags=a\n"), "ERR Unexpected flag in script shebang: a");
+        assert_eq!(error_of(b"#!lua 'a\n"), "ERR Invalid engine in script shebang");
+    }
+
+    #[test]
+    fn sha_is_lower_case_hexadecimal() {
+        assert_eq!(&hex(&sha_of(b"return 1")), b"e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
+    }
+}

@@ -1,0 +1,514 @@
+//! A VM: made, used for one run after another, made anew when a run left it unusable.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, c_int, c_void};
+use std::marker::PhantomData;
+use std::panic::resume_unwind;
+use std::ptr::NonNull;
+
+use crate::bridge::{self, context_upvalue};
+use crate::context::{Context, RunArgs};
+use crate::convert::{self, bytes_at, push_bytes};
+use crate::interrupt::{self, CONTEXT_KEY, Interrupter, Interruptible, KILLED_TEXT};
+use crate::script::{self, Script, Sha};
+use crate::sys::*;
+use crate::{Host, Protocol, alloc};
+
+/// Compiled scripts kept loaded per VM; beyond it all are dropped and load again when needed.
+const LOADED_SCRIPTS_MAX: usize = 8192;
+
+/// The libraries and the sandbox alone take about a tenth of this.
+const MEMORY_LIMIT_BYTES_MIN: usize = 4 << 20;
+
+/// Name of the chunks this crate brings along; never shown to scripts.
+const INTERNAL_CHUNK: &CStr = c"=luar";
+
+/// Stack slots of the values every run needs.
+const HANDLER: c_int = 1;
+const ENTRY: c_int = 2;
+
+#[derive(Clone, Debug)]
+pub struct VmOptions {
+    /// Bytes the Lua heap may take; a script that needs more ends with an error. At least 4 MB.
+    pub memory_limit_bytes: usize,
+    /// Compile hot code.
+    pub jit: bool,
+    /// `redis.REDIS_VERSION`, as `major.minor.patch`.
+    pub redis_version: String,
+}
+
+impl Default for VmOptions {
+    fn default() -> VmOptions {
+        VmOptions {
+            memory_limit_bytes: 256 << 20,
+            jit: true,
+            redis_version: String::from("7.2.4"),
+        }
+    }
+}
+
+/// How a run ended. The reply is written in every case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The script returned; its reply may still be an error that it returned as a value.
+    Ok,
+    /// The script ended with an error.
+    Error,
+    /// The host answered a tick with Kill.
+    Killed,
+    /// The script crossed the memory limit and did not catch the error.
+    OutOfMemory,
+}
+
+/// One LuaJIT instance. Stays on the thread that made it; only its `Interrupter` travels.
+pub struct Vm {
+    state: *mut lua_State,
+    context: *mut Context,
+    interruptible: Interruptible,
+    loaded: HashMap<Sha, c_int>,
+    options: VmOptions,
+    /// A run left the instance in doubt (killed, out of memory); the next use makes a new one.
+    spent: bool,
+    _not_send: PhantomData<*mut ()>,
+}
+
+impl Vm {
+    pub fn new(options: VmOptions) -> Vm {
+        let limit = options.memory_limit_bytes.max(MEMORY_LIMIT_BYTES_MIN);
+        let context = Box::into_raw(Context::new(limit));
+        let state = new_state(context, &options);
+        Vm {
+            state,
+            context,
+            interruptible: Interruptible::new(),
+            loaded: HashMap::new(),
+            options,
+            spent: false,
+            _not_send: PhantomData,
+        }
+    }
+
+    /// Checks a source and compiles it; errors are complete error texts without the leading `-`.
+    pub fn compile(&mut self, source: &[u8]) -> Result<Script, Vec<u8>> {
+        let (flags, text) = script::split_shebang(source)?;
+        self.renew_if_spent();
+        let bytecode = self.bytecode(text, true).or_else(|failure| {
+            // Only a main chunk compiled with `...` can use it; few scripts do.
+            if failure.windows(13).any(|part| part == b"outside a var") {
+                self.bytecode(text, false)
+            } else {
+                Err(failure)
+            }
+        });
+        match bytecode {
+            Ok(bytecode) => Ok(Script::new(source, flags, bytecode)),
+            Err(failure) => {
+                Err([b"ERR Error compiling script (new function): ", failure.as_slice()].concat())
+            }
+        }
+    }
+
+    fn bytecode(&mut self, text: &[u8], fixed: bool) -> Result<Vec<u8>, Vec<u8>> {
+        let L = self.state;
+        // SAFETY: loading and dumping are protected calls inside LuaJIT, which report errors by
+        // their status; the message is a string.
+        unsafe {
+            luar_fix_main_chunk(c_int::from(fixed));
+            let status = luaL_loadbufferx(
+                L,
+                text.as_ptr().cast(),
+                text.len(),
+                c"@user_script".as_ptr(),
+                c"t".as_ptr(),
+            );
+            luar_fix_main_chunk(0);
+            let mut bytecode = Vec::new();
+            let result = if status != LUA_OK {
+                Err(bytes_at(L, -1).to_vec())
+            } else if lua_dump(L, append, (&raw mut bytecode).cast()) != 0 {
+                Err(b"not enough memory".to_vec())
+            } else {
+                Ok(bytecode)
+            };
+            lua_settop(L, ENTRY);
+            result
+        }
+    }
+
+    /// Runs a script and appends its reply to `out`: exactly one, error replies included.
+    pub fn run(
+        &mut self,
+        host: &mut dyn Host,
+        script: &Script,
+        keys: &[&[u8]],
+        args: &[&[u8]],
+        client_protocol: Protocol,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        self.renew_if_spent();
+        let (L, context) = (self.state, self.context);
+        let place = out.len();
+        // SAFETY: the borrows put into the context are taken out again below, before they end;
+        // LuaJIT is only entered through a protected call.
+        let status = unsafe {
+            (*context).host = Some(NonNull::new_unchecked(
+                std::mem::transmute::<*mut dyn Host, *mut (dyn Host + 'static)>(host),
+            ));
+            (*context).run = Some(RunArgs {
+                keys: std::mem::transmute::<*const [&[u8]], *const [&'static [u8]]>(keys),
+                args: std::mem::transmute::<*const [&[u8]], *const [&'static [u8]]>(args),
+                out: &raw mut *out,
+                client: client_protocol,
+                bytecode: script.bytecode(),
+                function: self.loaded.get(script.sha()).copied().unwrap_or(0),
+            });
+            (*context).protocol = Protocol::Resp2;
+            (*context).killed = false;
+            (*context).meter.refused = false;
+            (*context).error_line = 0;
+            self.interruptible.enter(L);
+            lua_pushvalue(L, ENTRY);
+            let status = lua_pcall(L, 0, 0, HANDLER);
+            self.interruptible.leave();
+            lua_settop(L, ENTRY);
+            status
+        };
+        // SAFETY: no Lua code runs now; the context is ours alone.
+        let (run, killed, panic) = unsafe {
+            (*context).host = None;
+            ((*context).run.take(), (*context).killed, (*context).panic.take())
+        };
+        if let Some(run) = run {
+            self.remember(script, run.function);
+        }
+        if let Some(panic) = panic {
+            self.spent = true;
+            resume_unwind(panic);
+        }
+        let outcome = match status {
+            _ if killed => Outcome::Killed,
+            LUA_OK => Outcome::Ok,
+            LUA_ERRMEM => Outcome::OutOfMemory,
+            _ => Outcome::Error,
+        };
+        if outcome != Outcome::Ok {
+            out.truncate(place);
+            self.write_failure(script, outcome, status, out);
+        }
+        self.spent = matches!(outcome, Outcome::Killed | Outcome::OutOfMemory);
+        outcome
+    }
+
+    fn write_failure(&mut self, script: &Script, outcome: Outcome, status: c_int, out: &mut Vec<u8>) {
+        // SAFETY: no Lua code runs now; the context is ours alone.
+        let context = unsafe { &*self.context };
+        let mut text = match outcome {
+            Outcome::Killed => KILLED_TEXT.to_vec(),
+            Outcome::OutOfMemory => b"ERR not enough memory".to_vec(),
+            _ if status == LUA_ERRRUN => context.error_text.clone(),
+            _ => b"ERR error in error handling".to_vec(),
+        };
+        text.extend_from_slice(b" script: ");
+        text.extend_from_slice(script.sha_hex().as_bytes());
+        if context.error_line > 0 {
+            text.extend_from_slice(b", on ");
+            text.extend_from_slice(&context.error_source);
+            text.extend_from_slice(format!(":{}.", context.error_line).as_bytes());
+        }
+        convert::write_error(out, &text);
+    }
+
+    fn remember(&mut self, script: &Script, function: c_int) {
+        if function == 0 {
+            return;
+        }
+        if self.loaded.len() >= LOADED_SCRIPTS_MAX && !self.loaded.contains_key(script.sha()) {
+            self.forget_all();
+        }
+        self.loaded.insert(*script.sha(), function);
+    }
+
+    /// Drops the loaded form of a script, if there is one.
+    pub fn forget(&mut self, sha: &Sha) {
+        if let Some(function) = self.loaded.remove(sha) {
+            // SAFETY: the reference was made by `entry` in this state; releasing writes to an
+            // existing slot of the registry.
+            unsafe { luaL_unref(self.state, LUA_REGISTRYINDEX, function) };
+        }
+    }
+
+    /// Drops the loaded forms of all scripts.
+    pub fn forget_all(&mut self) {
+        for (_, function) in self.loaded.drain() {
+            // SAFETY: as in `forget`.
+            unsafe { luaL_unref(self.state, LUA_REGISTRYINDEX, function) };
+        }
+    }
+
+    /// Scripts loaded into this VM now.
+    pub fn loaded_scripts(&self) -> usize {
+        self.loaded.len()
+    }
+
+    pub fn interrupter(&self) -> Interrupter {
+        self.interruptible.interrupter()
+    }
+
+    /// Bytes of the Lua heap; machine code (at most 128 MB, usually a few KB) is not in it.
+    pub fn used_bytes(&self) -> usize {
+        // SAFETY: no Lua code runs now; the context is ours alone.
+        unsafe { (*self.context).meter.used_bytes }
+    }
+
+    pub fn set_memory_limit(&mut self, bytes: usize) {
+        self.options.memory_limit_bytes = bytes;
+        // SAFETY: as in `used_bytes`.
+        unsafe { (*self.context).meter.limit_bytes = bytes.max(MEMORY_LIMIT_BYTES_MIN) };
+    }
+
+    /// Collects all garbage of the Lua heap now.
+    pub fn collect_garbage(&mut self) {
+        self.renew_if_spent();
+        // SAFETY: a full collection runs no Lua code (scripts cannot set finalizers) and frees
+        // only.
+        unsafe { lua_gc(self.state, LUA_GCCOLLECT, 0) };
+    }
+
+    /// Whether the next use will make a new instance (about 1 ms).
+    pub fn needs_rebuild(&self) -> bool {
+        self.spent
+    }
+
+    fn renew_if_spent(&mut self) {
+        if !self.spent {
+            return;
+        }
+        self.spent = false;
+        self.loaded.clear();
+        // SAFETY: the old state is not used again; its blocks are given back before the meter
+        // goes on counting for the new one.
+        unsafe { lua_close(self.state) };
+        self.state = new_state(self.context, &self.options);
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        // SAFETY: state and context are used by nobody else; the state goes first, because its
+        // blocks are counted in the context.
+        unsafe {
+            lua_close(self.state);
+            drop(Box::from_raw(self.context));
+        }
+    }
+}
+
+unsafe extern "C" fn append(
+    _L: *mut lua_State,
+    block: *const c_void,
+    len: usize,
+    bytes: *mut c_void,
+) -> c_int {
+    // SAFETY: `bytes` is the Vec given to lua_dump, `block` has `len` bytes.
+    unsafe {
+        (*bytes.cast::<Vec<u8>>()).extend_from_slice(std::slice::from_raw_parts(block.cast(), len));
+    }
+    0
+}
+
+/// Makes an instance with the libraries, the sandbox and the stack slots of `run`.
+fn new_state(context: *mut Context, options: &VmOptions) -> *mut lua_State {
+    // SAFETY: the meter outlives the state; everything that may raise happens inside the
+    // protected call, whose failure is a bug or an exhausted machine.
+    unsafe {
+        let meter = &raw mut (*context).meter;
+        let L = lua_newstate(alloc::allocate, meter.cast());
+        assert!(!L.is_null(), "no memory for a Lua VM");
+        lua_pushcclosure(L, handler_of_setup, 0);
+        lua_pushcclosure(L, set_up, 0);
+        lua_pushlightuserdata(L, context.cast());
+        lua_pushlightuserdata(L, (&raw const *options).cast_mut().cast());
+        if lua_pcall(L, 2, 2, 1) != LUA_OK {
+            let text = String::from_utf8_lossy(bytes_at(L, -1)).into_owned();
+            panic!("setting up a Lua VM failed: {text}");
+        }
+        lua_remove(L, 1);
+        (*context).names.truncate(1);
+        (*context).name_index.clear();
+        L
+    }
+}
+
+unsafe extern "C-unwind" fn handler_of_setup(_L: *mut lua_State) -> c_int {
+    1
+}
+
+/// Opens everything; returns the error handler and the entry function.
+unsafe extern "C-unwind" fn set_up(L: *mut lua_State) -> c_int {
+    // SAFETY: called by `new_state` with context and options; the stack has room for the few
+    // values below; nothing with a destructor is held while Lua is called.
+    unsafe {
+        let context: *mut Context = lua_touserdata(L, 1).cast();
+        let options: *const VmOptions = lua_touserdata(L, 2).cast_const().cast();
+        lua_settop(L, 0);
+        lua_pushlightuserdata(L, context.cast());
+        lua_rawseti(L, LUA_REGISTRYINDEX, CONTEXT_KEY);
+        luaL_openlibs(L);
+
+        load_internal(L, include_bytes!("open.lua"));
+        lua_pushboolean(L, c_int::from((*options).jit));
+        lua_call(L, 1, 1); // the FFI library
+
+        load_internal(L, include_bytes!("sandbox.lua"));
+        lua_insert(L, -2);
+        bridge::push_call_functions(L, context);
+        crate::api::push_table(L, context);
+        lua_pushnil(L);
+        lua_pushnil(L);
+        lua_pushnil(L);
+        bridge::push_function(L, context, is_killed);
+        lua_pushnumber(L, random_seed());
+        push_bytes(L, (*options).redis_version.as_bytes());
+        lua_call(L, 7, 2); // the hidden globals and their face
+
+        // What scripts see as globals, in this thread and in every coroutine.
+        lua_replace(L, LUA_GLOBALSINDEX);
+        lua_pushlightuserdata(L, context.cast());
+        lua_insert(L, -2);
+        lua_pushcclosure(L, entry, 2);
+        bridge::push_function(L, context, handler);
+        lua_insert(L, -2);
+        2
+    }
+}
+
+/// Pushes a chunk of our own as a function, or raises.
+///
+/// # Safety
+/// Called at set-up inside a protected call.
+pub unsafe fn load_internal(L: *mut lua_State, source: &[u8]) {
+    // SAFETY: by the caller.
+    unsafe {
+        let text = source.as_ptr().cast();
+        let status =
+            luaL_loadbufferx(L, text, source.len(), INTERNAL_CHUNK.as_ptr(), c"t".as_ptr());
+        if status != LUA_OK {
+            lua_error(L);
+        }
+    }
+}
+
+/// Every VM draws different numbers, so that values scripts make up differ between workers.
+fn random_seed() -> f64 {
+    use std::hash::{BuildHasher, Hasher};
+    let seed = std::hash::RandomState::new().build_hasher().finish();
+    (seed >> 12) as f64
+}
+
+unsafe extern "C-unwind" fn is_killed(L: *mut lua_State) -> c_int {
+    // SAFETY: made by `push_function`.
+    unsafe { lua_pushboolean(L, c_int::from((*context_upvalue(L)).killed)) };
+    1
+}
+
+/// The body of a run. Upvalues: the context, the hidden globals.
+unsafe extern "C-unwind" fn entry(L: *mut lua_State) -> c_int {
+    // SAFETY: `Vm::run` filled `run` and keeps everything it points to alive; nothing with a
+    // destructor is held while Lua is called.
+    unsafe {
+        let context = context_upvalue(L);
+        let Some(run) = &mut (*context).run else { return 0 };
+        let run: *mut RunArgs = run;
+        if (*run).function == 0 {
+            let bytecode = &*(*run).bytecode;
+            let status = luaL_loadbufferx(
+                L,
+                bytecode.as_ptr().cast(),
+                bytecode.len(),
+                INTERNAL_CHUNK.as_ptr(),
+                c"b".as_ptr(),
+            );
+            if status != LUA_OK {
+                lua_error(L);
+            }
+            (*run).function = luaL_ref(L, LUA_REGISTRYINDEX);
+        }
+        push_list(L, &*(*run).keys);
+        lua_setfield(L, lua_upvalueindex(2), c"KEYS".as_ptr());
+        push_list(L, &*(*run).args);
+        lua_setfield(L, lua_upvalueindex(2), c"ARGV".as_ptr());
+        lua_rawgeti(L, LUA_REGISTRYINDEX, (*run).function);
+        lua_call(L, 0, 1);
+        convert::write_reply(L, context, &mut *(*run).out, (*run).client);
+        0
+    }
+}
+
+unsafe fn push_list(L: *mut lua_State, values: &[&[u8]]) {
+    // SAFETY: two slots suffice.
+    unsafe {
+        lua_createtable(L, values.len().min(1 << 26) as c_int, 0);
+        for (index, value) in values.iter().enumerate() {
+            push_bytes(L, value);
+            lua_rawseti(L, -2, index as c_int + 1);
+        }
+    }
+}
+
+/// Called with the error that ends a run, while the stack still shows where it was raised: notes
+/// its text and place in the context.
+unsafe extern "C-unwind" fn handler(L: *mut lua_State) -> c_int {
+    // SAFETY: made by `push_function`; texts are copied into buffers of the context.
+    unsafe {
+        let context = context_upvalue(L);
+        let text = &raw mut (*context).error_text;
+        (*text).clear();
+        match lua_type(L, 1) {
+            LUA_TTABLE => {
+                push_bytes(L, b"err");
+                lua_rawget(L, 1);
+                let kind = lua_type(L, -1);
+                if kind == LUA_TSTRING || kind == LUA_TNUMBER {
+                    (*text).extend_from_slice(bytes_at(L, -1));
+                } else {
+                    (*text).extend_from_slice(b"ERR unknown error");
+                }
+            }
+            LUA_TSTRING | LUA_TNUMBER => {
+                (*text).extend_from_slice(b"ERR ");
+                (*text).extend_from_slice(bytes_at(L, 1));
+            }
+            LUA_TNIL => (*text).extend_from_slice(b"ERR nil"),
+            LUA_TBOOLEAN if lua_toboolean(L, 1) != 0 => (*text).extend_from_slice(b"ERR true"),
+            LUA_TBOOLEAN => (*text).extend_from_slice(b"ERR false"),
+            kind => {
+                let name = CStr::from_ptr(lua_typename(L, kind)).to_bytes();
+                (*text).extend_from_slice(b"ERR ");
+                (*text).extend_from_slice(name);
+            }
+        }
+        note_place(L, context);
+        lua_settop(L, 1);
+        1
+    }
+}
+
+/// Finds the innermost function of the script's own text on the stack.
+unsafe fn note_place(L: *mut lua_State, context: *mut Context) {
+    // SAFETY: lua_Debug is plain data that LuaJIT fills; the source lives with its function.
+    unsafe {
+        let mut ar: lua_Debug = std::mem::zeroed();
+        let mut level = 0;
+        while lua_getstack(L, level, &mut ar) != 0 {
+            level += 1;
+            lua_getinfo(L, c"Sl".as_ptr(), &mut ar);
+            let source = CStr::from_ptr(ar.source);
+            if ar.currentline > 0 && source != INTERNAL_CHUNK {
+                (*context).error_source.clear();
+                (*context).error_source.extend_from_slice(source.to_bytes());
+                (*context).error_line = ar.currentline;
+                return;
+            }
+        }
+    }
+}
