@@ -49,6 +49,36 @@ const EDITS: &[Edit] = &[
         find: "  fs.flags |= PROTO_VARARG;  /* Main chunk is always a vararg func. */",
         replace: "  if (!luar_main_chunk_is_fixed) fs.flags |= PROTO_VARARG;",
     },
+    // Lua 5.1 keeps a function's frame while it calls a C function in tail position; LuaJIT drops
+    // it, and with it the line an error is reported at. Tail calls stay for what recursion is
+    // written with (local functions, not in the main chunk), not for `return redis.call(…)`.
+    Edit {
+        file: "lj_parse.c",
+        find: "/* Parse primary expression with safe navigation. */",
+        replace: "static __thread ExpKind luar_callee;\n",
+    },
+    Edit {
+        file: "lj_parse.c",
+        find: "{  /* Parse multiple expression suffixes. */\n    int nav = 0;",
+        replace: "{\n    int nav = 0; ExpKind callee = VINDEXED;",
+    },
+    Edit {
+        file: "lj_parse.c",
+        find: "ls->tok == TK_string || ls->tok == '{') {\n      expr_tonextreg(fs, v);",
+        replace: "ls->tok == TK_string || ls->tok == '{') {\n      callee = v->k;\n      \
+                  expr_tonextreg(fs, v);",
+    },
+    Edit {
+        file: "lj_parse.c",
+        find: "    call:\n      parse_args(ls, v);",
+        replace: "    call:\n      parse_args(ls, v);\n      luar_callee = callee;",
+    },
+    Edit {
+        file: "lj_parse.c",
+        find: "if (bc_op(*ip) == BC_VARG) goto notailcall;",
+        replace: "if (bc_op(*ip) == BC_VARG || !fs->prev ||\n\t    \
+                  !(luar_callee == VLOCAL || luar_callee == VUPVAL)) goto notailcall;",
+    },
     // Long loops inside C look at the hook mask as compiled code does.
     Edit {
         file: "lib_string.c",

@@ -29,8 +29,7 @@ const NIL: i32 = 7;
 const NAMES_MAX: usize = 4096;
 
 pub const BAD_ARGUMENTS: &[u8] = b"ERR Lua redis lib command arguments must be strings or integers";
-pub const NO_ARGUMENTS: &[u8] =
-    b"ERR Please specify at least one argument for this redis lib call";
+pub const NO_ARGUMENTS: &[u8] = b"ERR Please specify at least one argument for this redis lib call";
 const UNKNOWN_COMMAND: &[u8] = b"-ERR Unknown Redis command called from script\r\n";
 
 /// Calls the host, keeping a panic away from the Lua frames: it is carried in the context and
@@ -161,9 +160,7 @@ unsafe fn name_text<'a>(context: *mut Context, name: u32) -> &'a [u8] {
 /// As `ffi_resolve`; `name` came from it.
 unsafe extern "C" fn ffi_call1(context: *mut Context, name: u32, a: *const u8, n: usize) -> i32 {
     // SAFETY: by the caller.
-    unsafe {
-        dispatch(context, name, &[name_text(context, name), slice::from_raw_parts(a, n)])
-    }
+    unsafe { dispatch(context, name, &[name_text(context, name), slice::from_raw_parts(a, n)]) }
 }
 
 /// # Safety
@@ -392,7 +389,8 @@ fn source() -> String {
             functions += &puts.join(" and ");
             functions += ") then return bad(";
             functions += if prefix == "call" { "true" } else { "false" };
-            functions += &format!(") end\nreturn {finish}(call_window(context, id, {count}))\nend\n");
+            functions +=
+                &format!(") end\nreturn {finish}(call_window(context, id, {count}))\nend\n");
         }
         functions += &format!("local function {prefix}(...)\nlocal count = select('#', ...)\n");
         for count in 0..=WINDOW_ARGS {

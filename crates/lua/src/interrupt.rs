@@ -83,8 +83,7 @@ impl Interruptible {
         });
         // SAFETY: no preconditions.
         let thread = unsafe { libc::pthread_self() };
-        let target =
-            Target { thread: Mutex::new(Some(thread)), running: AtomicBool::new(false) };
+        let target = Target { thread: Mutex::new(Some(thread)), running: AtomicBool::new(false) };
         Interruptible { interrupter: Interrupter { target: Arc::new(target) } }
     }
 

@@ -170,7 +170,7 @@ pub fn general(value: f64, precision: usize, out: &mut Vec<u8>) {
     }
     // A shortest form within the precision (at most 15 digits) is also the correctly rounded one.
     let mut found = digits(value.abs());
-    if found.count > precision.min(15) {
+    if precision > 15 || found.count > precision {
         found = rounded(value.abs(), precision);
     }
     let first = found.exponent + found.count as i32 - 1;
@@ -270,7 +270,7 @@ mod tests {
             (1e15, "1000000000000000"),
             (9007199254740993.0, "9007199254740992"),
             (4.611686018427388e18, "4611686018427387904"),
-            (1e19, "10000000000000000000"),
+            (1e19, "1e+19"),
             (1e22, "1e+22"),
             (1e100, "1e+100"),
             (1.5, "1.5"),

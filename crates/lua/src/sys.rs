@@ -16,8 +16,12 @@ pub struct lua_State {
 }
 
 pub type lua_CFunction = unsafe extern "C-unwind" fn(*mut lua_State) -> c_int;
-pub type lua_Alloc =
-    unsafe extern "C" fn(ud: *mut c_void, block: *mut c_void, old: usize, new: usize) -> *mut c_void;
+pub type lua_Alloc = unsafe extern "C" fn(
+    ud: *mut c_void,
+    block: *mut c_void,
+    old: usize,
+    new: usize,
+) -> *mut c_void;
 pub type lua_Hook = unsafe extern "C-unwind" fn(*mut lua_State, *mut lua_Debug);
 pub type lua_Writer =
     unsafe extern "C" fn(*mut lua_State, *const c_void, usize, *mut c_void) -> c_int;
@@ -113,8 +117,12 @@ unsafe extern "C-unwind" {
     pub fn lua_error(L: *mut lua_State) -> c_int;
     pub fn lua_gc(L: *mut lua_State, what: c_int, data: c_int) -> c_int;
 
-    pub fn lua_sethook(L: *mut lua_State, hook: Option<lua_Hook>, mask: c_int, count: c_int)
-    -> c_int;
+    pub fn lua_sethook(
+        L: *mut lua_State,
+        hook: Option<lua_Hook>,
+        mask: c_int,
+        count: c_int,
+    ) -> c_int;
     pub fn lua_gethookmask(L: *mut lua_State) -> c_int;
     pub fn lua_getstack(L: *mut lua_State, level: c_int, ar: *mut lua_Debug) -> c_int;
     pub fn lua_getinfo(L: *mut lua_State, what: *const c_char, ar: *mut lua_Debug) -> c_int;

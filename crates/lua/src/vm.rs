@@ -39,11 +39,7 @@ pub struct VmOptions {
 
 impl Default for VmOptions {
     fn default() -> VmOptions {
-        VmOptions {
-            memory_limit_bytes: 256 << 20,
-            jit: true,
-            redis_version: String::from("7.2.4"),
-        }
+        VmOptions { memory_limit_bytes: 256 << 20, jit: true, redis_version: String::from("7.2.4") }
     }
 }
 
@@ -151,9 +147,10 @@ impl Vm {
         // SAFETY: the borrows put into the context are taken out again below, before they end;
         // LuaJIT is only entered through a protected call.
         let status = unsafe {
-            (*context).host = Some(NonNull::new_unchecked(
-                std::mem::transmute::<*mut dyn Host, *mut (dyn Host + 'static)>(host),
-            ));
+            (*context).host = Some(NonNull::new_unchecked(std::mem::transmute::<
+                *mut dyn Host,
+                *mut (dyn Host + 'static),
+            >(host)));
             (*context).run = Some(RunArgs {
                 keys: std::mem::transmute::<*const [&[u8]], *const [&'static [u8]]>(keys),
                 args: std::mem::transmute::<*const [&[u8]], *const [&'static [u8]]>(args),
@@ -199,7 +196,13 @@ impl Vm {
         outcome
     }
 
-    fn write_failure(&mut self, script: &Script, outcome: Outcome, status: c_int, out: &mut Vec<u8>) {
+    fn write_failure(
+        &mut self,
+        script: &Script,
+        outcome: Outcome,
+        status: c_int,
+        out: &mut Vec<u8>,
+    ) {
         // SAFETY: no Lua code runs now; the context is ours alone.
         let context = unsafe { &*self.context };
         let mut text = match outcome {
