@@ -1,1 +1,3 @@
 //! Workers, connections, config, dispatch.
+
+pub mod config;
