@@ -1,0 +1,429 @@
+//! `Hash`: a few fields in a listpack (field, value, field, value…), many in a hash table.
+//!
+//! A hash only moves from listpack to table, when it has more fields than
+//! `hash-max-listpack-entries` or a field or value longer than `hash-max-listpack-value`. In a
+//! table each field is one allocation, [`Field`], holding name and value.
+//!
+//! Seam for expiry of single fields (later): a time would stand in front of the lengths in
+//! [`Field`], announced by a bit of the first length; nothing outside this file reads that layout.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::fmt;
+use std::ptr::NonNull;
+
+use crate::encoding::{Encoding, Limits};
+use crate::listpack::{self, Listpack, Position, entry_size};
+use crate::random::{below, distinct, hash_bytes};
+use crate::set::{distinct_of_table, scan_table};
+use crate::size_class::class_size;
+use crate::table::{self, Table};
+
+/// A map from byte strings to byte strings; the handle is 16 bytes.
+#[derive(Debug)]
+pub struct Hash(Form);
+
+enum Form {
+    Packed(Listpack),
+    Hashed(Box<Table<Field>>),
+}
+
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Form::Packed(fields) => fields.fmt(f),
+            Form::Hashed(fields) => f.debug_set().entries(fields.iter()).finish(),
+        }
+    }
+}
+
+impl Default for Hash {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clone for Hash {
+    fn clone(&self) -> Hash {
+        Hash(match &self.0 {
+            Form::Packed(fields) => Form::Packed(fields.clone()),
+            Form::Hashed(table) => {
+                let mut copy = Box::new(Table::with_capacity(table.len()));
+                for stored in table.iter() {
+                    let (field, value) = stored.pair();
+                    copy.insert_unique(hash_of(stored), Field::new(field, value), hash_of);
+                }
+                Form::Hashed(copy)
+            }
+        })
+    }
+}
+
+fn hash_of(field: &Field) -> u64 {
+    hash_bytes(field.name())
+}
+
+impl Hash {
+    pub fn new() -> Hash {
+        Hash(Form::Packed(Listpack::new()))
+    }
+
+    /// Tells that `count` fields are about to be set at once: if that is too many for a listpack,
+    /// the hash becomes a table now, as Redis does.
+    pub fn prepare(&mut self, count: usize, limits: &Limits) {
+        if matches!(self.0, Form::Packed(_)) && count > limits.hash_max_listpack_entries {
+            self.make_table(count);
+        }
+    }
+
+    /// Number of fields.
+    #[inline]
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Form::Packed(fields) => fields.len() / 2,
+            Form::Hashed(table) => table.len(),
+        }
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn encoding(&self) -> Encoding {
+        match &self.0 {
+            Form::Packed(_) => Encoding::Listpack,
+            Form::Hashed(_) => Encoding::Hashtable,
+        }
+    }
+
+    /// Bytes allocated, the handle excluded. O(n) for a table.
+    pub fn memory_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Packed(fields) => fields.memory_bytes(),
+            Form::Hashed(table) => {
+                class_size(size_of::<Table<Field>>())
+                    + table.memory_bytes()
+                    + table.iter().map(Field::memory_bytes).sum::<usize>()
+            }
+        }
+    }
+
+    #[inline]
+    pub fn get(&self, field: &[u8]) -> Option<&[u8]> {
+        match &self.0 {
+            Form::Packed(fields) => fields.get(value_position(fields, field)?),
+            Form::Hashed(table) => {
+                table.find(hash_bytes(field), |stored| stored.name() == field).map(Field::value)
+            }
+        }
+    }
+
+    #[inline]
+    pub fn contains(&self, field: &[u8]) -> bool {
+        self.get(field).is_some()
+    }
+
+    /// Sets a field; true if it is new.
+    pub fn set(&mut self, field: &[u8], value: &[u8], limits: &Limits) -> bool {
+        if let Form::Packed(fields) = &mut self.0 {
+            let longest = field.len().max(value.len());
+            let bytes = entry_size(field.len()) + entry_size(value.len());
+            if longest <= limits.hash_max_listpack_value && fields.has_room(2, bytes) {
+                if let Some(at) = value_position(fields, field) {
+                    fields.replace(at, value);
+                    return false;
+                }
+                if fields.len() / 2 < limits.hash_max_listpack_entries {
+                    fields.push_back(field);
+                    fields.push_back(value);
+                    return true;
+                }
+            }
+            self.make_table(1);
+        }
+        let Form::Hashed(table) = &mut self.0 else { unreachable!("a table since above") };
+        let hash = hash_bytes(field);
+        if let Some(stored) = table.find_mut(hash, |stored| stored.name() == field) {
+            stored.set_value(value);
+            return false;
+        }
+        table.insert_unique(hash, Field::new(field, value), hash_of);
+        true
+    }
+
+    /// Removes a field; false if there was none.
+    pub fn remove(&mut self, field: &[u8]) -> bool {
+        match &mut self.0 {
+            Form::Packed(fields) => match fields.find(field, fields.first(), 2) {
+                Some(at) => {
+                    fields.remove_many(at, 2);
+                    true
+                }
+                None => false,
+            },
+            Form::Hashed(table) => {
+                let is_field = |stored: &Field| stored.name() == field;
+                table.remove(hash_bytes(field), is_field, hash_of).is_some()
+            }
+        }
+    }
+
+    /// All fields with their values, in no promised order.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter(match &self.0 {
+            Form::Packed(fields) => IterForm::Packed(fields.iter()),
+            Form::Hashed(table) => IterForm::Hashed(table.iter()),
+        })
+    }
+
+    /// Visits about `count` fields from `cursor` on and returns the next cursor, 0 at the end; a
+    /// listpack is visited whole. See [`Table::scan`] for the guarantee.
+    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(&[u8], &[u8])) -> u64 {
+        match &self.0 {
+            Form::Packed(_) => {
+                self.iter().for_each(|(field, value)| visit(field, value));
+                0
+            }
+            Form::Hashed(table) => scan_table(table, cursor, count, |stored| {
+                let (field, value) = stored.pair();
+                visit(field, value);
+            }),
+        }
+    }
+
+    /// A field and its value, drawn with (nearly) equal chances.
+    pub fn random(&self, rng: &mut impl FnMut() -> u64) -> Option<(&[u8], &[u8])> {
+        match &self.0 {
+            Form::Packed(fields) => {
+                if fields.is_empty() {
+                    return None;
+                }
+                let at = fields.seek(below(rng, fields.len() / 2) * 2);
+                Some((fields.get(at)?, fields.get(fields.after(at))?))
+            }
+            Form::Hashed(table) => table.random(rng).map(Field::pair),
+        }
+    }
+
+    /// `count` different fields (all if there are fewer) with their values, in random order.
+    pub fn random_distinct(
+        &self,
+        count: usize,
+        rng: &mut impl FnMut() -> u64,
+    ) -> Vec<(&[u8], &[u8])> {
+        match &self.0 {
+            Form::Packed(_) => {
+                let pairs: Vec<_> = self.iter().collect();
+                distinct(rng, pairs.len(), count).into_iter().map(|at| pairs[at]).collect()
+            }
+            Form::Hashed(table) => {
+                distinct_of_table(table, count, rng).into_iter().map(Field::pair).collect()
+            }
+        }
+    }
+
+    fn make_table(&mut self, additional: usize) {
+        let mut table = Box::new(Table::with_capacity(self.len() + additional));
+        for (field, value) in self.iter() {
+            table.insert_unique(hash_bytes(field), Field::new(field, value), hash_of);
+        }
+        self.0 = Form::Hashed(table);
+    }
+}
+
+fn value_position(fields: &Listpack, field: &[u8]) -> Option<Position> {
+    fields.find(field, fields.first(), 2).map(|at| fields.after(at))
+}
+
+/// A field of a table: name and value in one allocation behind a thin pointer.
+///
+/// Layout: name length and value length as one byte each (255: eight bytes follow), name, value.
+#[repr(transparent)]
+struct Field(NonNull<u8>);
+
+// SAFETY: `Field` owns its allocation alone and has no interior mutability.
+unsafe impl Send for Field {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for Field {}
+
+/// The first byte of a length that takes nine.
+const LONG: u8 = 255;
+
+#[derive(Clone, Copy, PartialEq)]
+struct Lengths {
+    header: usize,
+    name: usize,
+    value: usize,
+}
+
+impl Lengths {
+    fn of(name: usize, value: usize) -> Lengths {
+        let size = |len: usize| if len < LONG as usize { 1 } else { 9 };
+        Lengths { header: size(name) + size(value), name, value }
+    }
+
+    /// The allocation is a whole class, so that a value may grow a little in place.
+    fn layout(self) -> Layout {
+        let total = class_size(self.header + self.name + self.value);
+        Layout::from_size_align(total, 1).expect("name and value fit the address space")
+    }
+}
+
+impl Field {
+    fn new(name: &[u8], value: &[u8]) -> Field {
+        let lengths = Lengths::of(name.len(), value.len());
+        let layout = lengths.layout();
+        // SAFETY: the layout has a non-zero size (the header).
+        let Some(start) = NonNull::new(unsafe { alloc(layout) }) else {
+            handle_alloc_error(layout)
+        };
+        // SAFETY: the allocation holds header, name and value.
+        unsafe {
+            let behind = write_length(write_length(start, name.len()), value.len());
+            behind.as_ptr().copy_from_nonoverlapping(name.as_ptr(), name.len());
+            let at_value = behind.add(name.len()).as_ptr();
+            at_value.copy_from_nonoverlapping(value.as_ptr(), value.len());
+        }
+        Field(start)
+    }
+
+    #[inline]
+    fn lengths(&self) -> Lengths {
+        // SAFETY: the allocation begins with two lengths as `write_length` wrote them.
+        unsafe {
+            let (name, name_size) = read_length(self.0);
+            let (value, value_size) = read_length(self.0.add(name_size));
+            Lengths { header: name_size + value_size, name, value }
+        }
+    }
+
+    #[inline]
+    fn pair(&self) -> (&[u8], &[u8]) {
+        let lengths = self.lengths();
+        // SAFETY: name and value follow the header, initialised, in one allocation.
+        unsafe {
+            let name = self.0.add(lengths.header);
+            let value = name.add(lengths.name);
+            (
+                std::slice::from_raw_parts(name.as_ptr(), lengths.name),
+                std::slice::from_raw_parts(value.as_ptr(), lengths.value),
+            )
+        }
+    }
+
+    #[inline]
+    fn name(&self) -> &[u8] {
+        self.pair().0
+    }
+
+    #[inline]
+    fn value(&self) -> &[u8] {
+        self.pair().1
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.lengths().layout().size()
+    }
+
+    fn set_value(&mut self, value: &[u8]) {
+        let old = self.lengths();
+        let new = Lengths::of(old.name, value.len());
+        if new.header != old.header || new.layout() != old.layout() {
+            *self = Field::new(self.name(), value);
+            return;
+        }
+        // SAFETY: same header size and same allocation size: the new value fits behind the name,
+        // and the value's length stands behind the name's length.
+        unsafe {
+            let (_, name_size) = read_length(self.0);
+            write_length(self.0.add(name_size), value.len());
+            let at_value = self.0.add(old.header + old.name).as_ptr();
+            at_value.copy_from_nonoverlapping(value.as_ptr(), value.len());
+        }
+    }
+}
+
+/// Writes a length and returns the place behind it.
+///
+/// # Safety
+/// One byte at `at` is writable, or nine if `len` is 255 or more.
+unsafe fn write_length(at: NonNull<u8>, len: usize) -> NonNull<u8> {
+    // SAFETY: by contract.
+    unsafe {
+        if len < LONG as usize {
+            at.write(len as u8);
+            at.add(1)
+        } else {
+            at.write(LONG);
+            at.add(1).cast::<u64>().write_unaligned(len as u64);
+            at.add(9)
+        }
+    }
+}
+
+/// A length and the bytes it takes.
+///
+/// # Safety
+/// `write_length` has written a length at `at`.
+#[inline]
+unsafe fn read_length(at: NonNull<u8>) -> (usize, usize) {
+    // SAFETY: by contract.
+    unsafe {
+        match at.read() {
+            LONG => (at.add(1).cast::<u64>().read_unaligned() as usize, 9),
+            short => (short as usize, 1),
+        }
+    }
+}
+
+impl Drop for Field {
+    fn drop(&mut self) {
+        // SAFETY: allocated with the layout of these lengths: `set_value` keeps it or reallocates.
+        unsafe { dealloc(self.0.as_ptr(), self.lengths().layout()) }
+    }
+}
+
+impl fmt::Debug for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, value) = self.pair();
+        write!(f, "\"{}\": \"{}\"", name.escape_ascii(), value.escape_ascii())
+    }
+}
+
+/// Iterator over the fields of a hash and their values.
+pub struct Iter<'a>(IterForm<'a>);
+
+enum IterForm<'a> {
+    Packed(listpack::Iter<'a>),
+    Hashed(table::Iter<'a, Field>),
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        match &mut self.0 {
+            IterForm::Packed(iter) => Some((iter.next()?, iter.next()?)),
+            IterForm::Hashed(iter) => iter.next().map(Field::pair),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = match &self.0 {
+            IterForm::Packed(iter) => iter.len() / 2,
+            IterForm::Hashed(iter) => iter.len(),
+        };
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Iter<'_> {}
+
+impl<'a> IntoIterator for &'a Hash {
+    type Item = (&'a [u8], &'a [u8]);
+    type IntoIter = Iter<'a>;
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
