@@ -93,6 +93,11 @@ impl Value {
             Value::Status(text) | Value::Error(text) => {
                 out.push(if matches!(self, Value::Status(_)) { '+' } else { '-' });
                 escape_into(text, out, false);
+                if out.ends_with(' ') {
+                    // Spaces at the end of a line are easily lost.
+                    out.pop();
+                    out.push_str("\\x20");
+                }
                 alone || text.iter().all(u8::is_ascii_alphanumeric)
             }
             Value::Integer(number) => write!(out, ":{number}").is_ok(),
