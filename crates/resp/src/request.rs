@@ -330,6 +330,17 @@ enum Line {
 /// Reads the number between `start` and the next CRLF.
 #[inline]
 fn length_line(buffer: &[u8], start: usize) -> Line {
+    // Nearly all lengths have one or two digits.
+    match buffer.get(start..) {
+        Some([ones @ b'0'..=b'9', b'\r', _, ..]) => {
+            return Line::Number { value: i64::from(ones - b'0'), next: start + 3 };
+        }
+        Some([tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _, ..]) => {
+            let value = 10 * i64::from(tens - b'0') + i64::from(ones - b'0');
+            return Line::Number { value, next: start + 4 };
+        }
+        _ => {}
+    }
     // At most nine digits cannot overflow, and are what real requests have.
     let mut value = 0;
     let mut index = start;

@@ -1,5 +1,6 @@
 //! Loading, changing and rewriting the configuration.
 
+use proptest::prelude::*;
 use server::config::{
     Config, ConfigStore, ConfigView, DIRECTIVES, Effect, Loaded, LogLevel, MaxmemoryPolicy,
     MemoryShare, Place, RewriteError, SavePoint, load,
@@ -405,4 +406,77 @@ fn rewrite_without_a_file() {
     let missing = Path::new("/does/not/exist.conf").to_owned();
     let error = ConfigStore::new(Config::default(), Some(missing)).rewrite().unwrap_err();
     assert_eq!(error.to_string(), "ERR Rewriting config file: No such file or directory");
+}
+
+/// A directive with a value that it may or may not accept.
+fn line() -> impl Strategy<Value = (String, String)> {
+    let names: Vec<_> = DIRECTIVES.iter().flat_map(|directive| directive.names()).collect();
+    const WORDS: &[&str] = &[
+        "0",
+        "1",
+        "7",
+        "-1",
+        "yes",
+        "no",
+        "local",
+        "1kb",
+        "5%",
+        "1 2",
+        "1 2 3",
+        "debug",
+        "A$K",
+        "nosave now",
+        "normal 1 2 3",
+        "pubsub 1k 1mb 5",
+        "99.5",
+        "a b",
+        "{port}",
+        "always",
+        ".",
+        "allkeys-lru",
+        "systemd",
+        "777",
+    ];
+    let value = prop_oneof![
+        4 => prop::sample::select(WORDS).prop_map(String::from),
+        1 => "[ -~\\n]{0,12}",
+    ];
+    (prop::sample::select(names).prop_map(String::from), value)
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_answered(text in "([a-z -]{0,12}[ \"'a-z0-9*#\\\\]{0,12}\r?\n){0,5}") {
+        let _ = load_with(&["-"], &text);
+    }
+
+    /// Whatever can be set, by file and then by `CONFIG SET`, is still there after a rewrite.
+    #[test]
+    fn rewriting_loses_nothing(
+        lines in prop::collection::vec(line(), 0..12),
+        changes in prop::collection::vec(line(), 0..12),
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("test.conf");
+        let file = path.to_str().unwrap();
+        let mut text = String::new();
+        for (name, value) in &lines {
+            let value = value.replace(['\n', '"', '\\'], "");
+            let line = format!("{name} \"{value}\"\n# about {name}\n");
+            if load_with(&["-"], &line).is_ok() {
+                text.push_str(&line);
+            }
+        }
+        fs::write(&path, &text).unwrap();
+        let loaded = load_args(&[file]).unwrap();
+        let store = ConfigStore::new(loaded.config, loaded.file);
+        for (name, value) in &changes {
+            let _ = set(&store, &[name, value]);
+        }
+        store.rewrite().unwrap();
+        let rewritten = fs::read_to_string(&path).unwrap();
+        let again = load_args(&[file]).map_err(TestCaseError::fail)?;
+        prop_assert_eq!(&again.config, &*store.current(), "{}\n->\n{}", text, rewritten);
+        prop_assert_eq!(rewritten.matches("# about").count(), text.matches("# about").count());
+    }
 }
