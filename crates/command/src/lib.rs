@@ -1,1 +1,20 @@
-//! The command table and one file per command family.
+//! The command table: one row per command, one file per family with its rows first and its
+//! handlers below.
+//!
+//! Handlers see the keyspace through [`Call`]; they never lock and know neither sockets nor
+//! files. To add a command, add its row and handler to the family's file and a talk file under
+//! `tests/talk`; everything else reads the row.
+
+pub mod call;
+pub mod error;
+pub mod keys;
+pub mod row;
+pub mod string;
+
+pub use call::{Blocking, Call, Handler, OnTimeout, Wait};
+pub use error::{Error, Result};
+pub use keys::{InvalidKeys, KeyPositions, KeySpec};
+pub use row::{Command, Group, Row, Scope, flag};
+
+/// Every keyspace command, family by family.
+pub const FAMILIES: &[&[Command<Handler>]] = &[string::TABLE];

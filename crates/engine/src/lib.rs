@@ -1,1 +1,30 @@
-//! Shards, entries, expiry, eviction, lock plans, transactions, waiters, watches.
+//! The keyspace: shards and entries, lock plans, transactions and the one door for changes,
+//! expiry, eviction, waiters and watches.
+//!
+//! It must not know the network, Lua or any command. The server decides which locks a command
+//! needs ([`Plan`]), begins a [`Txn`], lets the handler work on it and commits; time comes in as
+//! an argument. Start reading at `txn.rs`, then `door.rs`.
+
+pub mod access;
+mod door;
+mod engine;
+mod entry;
+mod evict;
+mod expire;
+mod gate;
+mod settings;
+mod shard;
+mod txn;
+mod wait;
+mod worker;
+
+pub use door::{Expiry, Mut};
+pub use engine::{DbSize, Engine, Garbage, KeyHasher};
+pub use entry::{Collection, Entry, Str, Type, Value, ValueRef};
+pub use evict::Pool;
+pub use gate::Gates;
+pub use settings::{Policy, Settings};
+pub use shard::SHARDS;
+pub use txn::{Effects, Kind, Plan, Txn, WrongType};
+pub use wait::{KeyName, Waiter, Watch};
+pub use worker::{Counter, Stats, Worker};

@@ -1,1 +1,48 @@
-fn main() {}
+//! The `luar` binary: `luar [FILE] [--directive value ...]` serves.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Luar, a Redis-compatible in-memory server whose Lua scripts are transactions.
+
+Usage: luar [/path/to/redis.conf] [--directive value ...] [-]
+       luar --version | --help
+
+Without a file the defaults apply: 127.0.0.1:6379, one worker for each core.
+Every directive of the file can be given as an option and then goes before the file:
+  luar --port 7777 --maxmemory 2gb --maxmemory-policy allkeys-lru
+  luar /etc/redis.conf --loglevel verbose
+A single - reads more directives from standard input.
+";
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match args.first().and_then(|arg| arg.to_str()) {
+        Some("--version" | "-v") => {
+            println!(
+                "Luar v={} redis_version={} bits={}",
+                server::LUAR_VERSION,
+                server::REDIS_VERSION,
+                usize::BITS
+            );
+            return ExitCode::SUCCESS;
+        }
+        Some("--help" | "-h") => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
+    }
+    let result = match server::config::load(&args, &mut std::io::stdin()) {
+        Ok(loaded) => server::run(loaded),
+        Err(error) => Err(error.to_string()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("luar: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

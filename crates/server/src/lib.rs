@@ -1,3 +1,145 @@
-//! Workers, connections, config, dispatch.
+//! The server: workers and their event loops, connections, dispatch, configuration and the
+//! commands about connection and server.
+//!
+//! This crate is the only one that opens sockets, starts threads and reads the clock. Start
+//! reading at [`run`], then `worker.rs` (the event loop) and `dispatch.rs` (one request).
 
+pub mod client;
 pub mod config;
+pub mod connection;
+pub mod dispatch;
+mod help;
+mod listener;
+pub mod log;
+pub mod mailbox;
+pub mod memory;
+mod pubsub;
+pub mod request;
+pub mod script;
+pub mod server;
+pub mod session;
+mod settings;
+mod slowlog;
+pub mod stats;
+pub mod table;
+pub mod worker;
+
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use mio::{Poll, Waker};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use config::{Config, ConfigStore, Loaded};
+use mailbox::Mailbox;
+use server::Server;
+use worker::{WAKER, WorkerLoop};
+
+/// The version of Redis whose behaviour clients may rely on; they gate features on it.
+pub const REDIS_VERSION: &str = "7.2.4";
+pub const LUAR_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How many workers a configuration asks for.
+fn workers(config: &Config) -> usize {
+    match config.workers {
+        0 => thread::available_parallelism().map_or(1, |cores| cores.get()),
+        workers => workers as usize,
+    }
+}
+
+fn set_up_log(config: &Config) -> Result<(), String> {
+    log::set_level(match config.loglevel {
+        config::LogLevel::Debug => log::Level::Debug,
+        config::LogLevel::Verbose => log::Level::Verbose,
+        config::LogLevel::Notice => log::Level::Notice,
+        config::LogLevel::Warning => log::Level::Warning,
+    });
+    let path = config.logfile.to_string();
+    log::set_file(&path).map_err(|error| format!("can't open the log file '{path}': {error}"))
+}
+
+/// Serves until a signal or SHUTDOWN ends it. The error is one line for the user.
+pub fn run(loaded: Loaded) -> Result<(), String> {
+    let config = Arc::new(ConfigStore::new(loaded.config, loaded.file));
+    let snapshot = config.current();
+    set_up_log(&snapshot)?;
+    let count = workers(&snapshot);
+    let mut listeners = Some(listener::open(&snapshot)?);
+
+    let failed = |error: io::Error| format!("could not set up the event loops: {error}");
+    let mut polls = Vec::with_capacity(count);
+    let mut mailboxes = Vec::with_capacity(count);
+    for _ in 0..count {
+        let poll = Poll::new().map_err(failed)?;
+        mailboxes.push(Mailbox::new(Waker::new(poll.registry(), WAKER).map_err(failed)?));
+        polls.push(poll);
+    }
+    let server = Arc::new(Server::new(config, mailboxes));
+    start_reclaiming(&server);
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let handle = signals.handle();
+
+    log_notice!(
+        "Luar {LUAR_VERSION} (compatible with Redis {REDIS_VERSION}), port={}, pid={}, workers={count}",
+        snapshot.port,
+        std::process::id()
+    );
+    for warning in &loaded.warnings {
+        log_warning!("{warning}");
+    }
+    thread::scope(|scope| {
+        let shared = &server;
+        scope.spawn(move || {
+            memory::register_thread();
+            if let Some(signal) = signals.forever().next() {
+                log_notice!("Received signal {signal}, scheduling shutdown...");
+                shared.shut_down();
+            }
+        });
+        scope.spawn(move || {
+            memory::register_thread();
+            script::watch(shared);
+        });
+        let mut threads = Vec::with_capacity(count);
+        for (id, poll) in polls.into_iter().enumerate() {
+            let listeners = listeners.take().unwrap_or_default();
+            let server = server.clone();
+            let name = format!("worker-{id}");
+            let worker = thread::Builder::new().name(name).spawn_scoped(scope, move || {
+                memory::register_thread();
+                WorkerLoop::new(server, id, poll, listeners).map(|worker| worker.run())
+            });
+            threads.push(worker.map_err(failed)?);
+        }
+        log_notice!("Ready to accept connections");
+        let mut result = Ok(());
+        for thread in threads {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => result = Err(failed(error)),
+                Err(_) => result = Err("a worker thread panicked".into()),
+            }
+            server.shut_down();
+        }
+        handle.close();
+        result
+    })?;
+    let socket = &snapshot.unixsocket;
+    if !socket.is_empty() {
+        let _ = std::fs::remove_file(socket.as_path());
+    }
+    log_notice!("Luar is now ready to exit, bye bye...");
+    Ok(())
+}
+
+/// Starts the thread that frees large values.
+fn start_reclaiming(server: &Server) {
+    let (sender, garbage) = mpsc::channel();
+    server.engine.set_reclaim(sender);
+    thread::spawn(move || {
+        memory::register_thread();
+        garbage.into_iter().for_each(drop);
+    });
+}

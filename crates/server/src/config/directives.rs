@@ -173,7 +173,7 @@ directives! {
     script_jit: bool = "script-jit", "yes", (), IMMUTABLE;
 
     // Network.
-    bind: Words = "bind", "* -::*", addresses, MUTABLE.then(Effect::Listen);
+    bind: Words = "bind", "127.0.0.1 -::1", addresses, MUTABLE.then(Effect::Listen);
     port: u16 = "port", "6379", range(0, 65535), MUTABLE.then(Effect::Listen);
     protected_mode: bool = "protected-mode", "yes", (), MUTABLE;
     tcp_backlog: i32 = "tcp-backlog", "511", int(0), IMMUTABLE;

@@ -1,0 +1,121 @@
+//! What a keyspace handler is given: the transaction, the reply, and whether it may wait.
+
+use engine::{KeyName, Txn};
+use resp::Reply;
+
+use crate::error::{Error, Result};
+
+/// A keyspace handler. `args[0]` is the command's name as the client wrote it; the arity was
+/// checked. Either the reply was written or an error is returned.
+pub type Handler = fn(&mut Call<'_, '_>, &[&[u8]]) -> Result;
+
+/// Whether a blocking command may wait for its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocking {
+    /// In MULTI or a script: answers at once what it would answer at its timeout.
+    Never,
+    /// A client that may be put into the queues.
+    First,
+    /// A waiting client's command is tried again.
+    Again,
+}
+
+/// What is answered when the time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnTimeout {
+    Null,
+    NullArray,
+}
+
+/// A handler's wish to wait until one of the keys is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    pub keys: Vec<KeyName>,
+    /// Unix ms; `None` waits for ever.
+    pub deadline_ms: Option<i64>,
+    pub on_timeout: OnTimeout,
+}
+
+/// One run of a handler.
+pub struct Call<'c, 'e> {
+    pub txn: &'c mut Txn<'e>,
+    pub reply: Reply<'c>,
+    pub blocking: Blocking,
+    /// Set by `wait`: nothing was replied.
+    pub wait: Option<Wait>,
+    /// proto-max-bulk-len: longest string a command may make.
+    pub bulk_bytes_max: usize,
+}
+
+impl<'c, 'e> Call<'c, 'e> {
+    pub fn new(txn: &'c mut Txn<'e>, reply: Reply<'c>, blocking: Blocking) -> Call<'c, 'e> {
+        Call { txn, reply, blocking, wait: None, bulk_bytes_max: 512 << 20 }
+    }
+
+    pub fn now_ms(&self) -> i64 {
+        self.txn.now_ms()
+    }
+
+    /// Whether a blocking command must queue up behind clients that wait for this key already.
+    pub fn must_queue(&self, key: &[u8]) -> bool {
+        self.blocking == Blocking::First && self.txn.has_waiters(key)
+    }
+
+    /// Waits for any of the keys, or answers the timeout's reply where waiting is not possible.
+    pub fn wait(&mut self, keys: &[&[u8]], deadline_ms: Option<i64>, on_timeout: OnTimeout) {
+        if self.blocking == Blocking::Never {
+            match on_timeout {
+                OnTimeout::Null => self.reply.null(),
+                OnTimeout::NullArray => self.reply.null_array(),
+            }
+            return;
+        }
+        let db = self.txn.db();
+        let mut names: Vec<KeyName> = Vec::with_capacity(keys.len());
+        for key in keys {
+            let name = (db, Box::from(*key));
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        self.wait = Some(Wait { keys: names, deadline_ms, on_timeout });
+    }
+
+    /// A blocking command's timeout argument in seconds as an absolute deadline; 0 is none.
+    pub fn deadline(&self, arg: &[u8]) -> Result<Option<i64>> {
+        let seconds = data::number::parse_f64(arg).ok_or(Error::TIMEOUT_NOT_FLOAT)?;
+        if seconds.is_nan() || seconds.is_infinite() {
+            return Err(Error::TIMEOUT_NOT_FLOAT);
+        }
+        if seconds < 0.0 {
+            return Err(Error::TIMEOUT_NEGATIVE);
+        }
+        let ms = (seconds * 1000.0).ceil();
+        if ms >= i64::MAX as f64 {
+            return Err(Error::TIMEOUT_RANGE);
+        }
+        let ms = ms as i64;
+        if ms == 0 {
+            return Ok(None);
+        }
+        self.now_ms().checked_add(ms).map(Some).ok_or(Error::TIMEOUT_RANGE)
+    }
+}
+
+/// A strict 64-bit integer argument.
+pub fn integer(arg: &[u8]) -> Result<i64> {
+    data::number::parse_i64(arg).ok_or(Error::NOT_INTEGER)
+}
+
+/// A double argument; NaN is refused.
+pub fn float(arg: &[u8]) -> Result<f64> {
+    match data::number::parse_f64(arg) {
+        Some(value) if !value.is_nan() => Ok(value),
+        _ => Err(Error::NOT_FLOAT),
+    }
+}
+
+/// Whether an argument is this word, in any case.
+pub fn is(arg: &[u8], word: &str) -> bool {
+    arg.eq_ignore_ascii_case(word.as_bytes())
+}

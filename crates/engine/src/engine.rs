@@ -1,0 +1,336 @@
+//! The keyspace as a whole: shards, gates, and what looks at more than one key.
+//!
+//! Shared by all threads. Time comes in as an argument, threads and sockets are the server's.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
+
+use crate::entry::Entry;
+use crate::gate::Gates;
+use crate::shard::{Db, SHARDS, Shard};
+use crate::txn::Txn;
+use crate::wait::{KeyName, Waiter, Watch};
+use crate::worker::Stats;
+
+/// Seeded from the operating system: keys come from clients (HashDoS).
+pub type KeyHasher = ahash::RandomState;
+
+/// Values with more elements than this are freed on the reclaiming thread.
+const FREE_INLINE_ELEMENTS_MAX: usize = 64;
+
+/// What is freed away from the workers.
+pub struct Garbage {
+    entry: Option<Entry>,
+    dbs: Vec<Db>,
+    pending: Arc<AtomicUsize>,
+    objects: usize,
+}
+
+impl Drop for Garbage {
+    fn drop(&mut self) {
+        drop(self.entry.take());
+        self.dbs.clear();
+        self.pending.fetch_sub(self.objects, Ordering::Relaxed);
+    }
+}
+
+pub struct Engine {
+    pub(crate) shards: Box<[Shard]>,
+    gates: Gates,
+    pub(crate) hasher: KeyHasher,
+    stats: Box<[Arc<Stats>]>,
+    reclaim: OnceLock<Sender<Garbage>>,
+    pending_free: Arc<AtomicUsize>,
+}
+
+/// Keys of one database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DbSize {
+    pub keys: usize,
+    pub expires: usize,
+    /// Mean remaining time of sampled keys, ms.
+    pub avg_ttl_ms: i64,
+}
+
+impl Engine {
+    /// `threads`: how many will run transactions; ids below that are theirs.
+    pub fn new(threads: usize) -> Engine {
+        Engine {
+            shards: (0..SHARDS).map(|_| Shard::new()).collect(),
+            gates: Gates::new(threads),
+            hasher: KeyHasher::new(),
+            stats: (0..threads).map(|_| Arc::default()).collect(),
+            reclaim: OnceLock::new(),
+            pending_free: Arc::default(),
+        }
+    }
+
+    pub fn gates(&self) -> &Gates {
+        &self.gates
+    }
+
+    pub fn stats(&self, thread: usize) -> Arc<Stats> {
+        self.stats[thread].clone()
+    }
+
+    /// A counter summed over all threads.
+    pub fn total(&self, counter: impl Fn(&Stats) -> u64) -> u64 {
+        self.stats.iter().map(|stats| counter(stats)).sum()
+    }
+
+    pub fn reset_stats(&self) {
+        for stats in &self.stats {
+            stats.keyspace_hits.reset();
+            stats.keyspace_misses.reset();
+            stats.expired_keys.reset();
+            stats.evicted_keys.reset();
+        }
+    }
+
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// The shard of a key's hash, from bits that its table does not use.
+    #[inline]
+    pub fn shard_of(hash: u64) -> u16 {
+        ((hash >> 40) as usize & (SHARDS - 1)) as u16
+    }
+
+    pub fn key_shard(&self, key: &[u8]) -> u16 {
+        Engine::shard_of(self.hash(key))
+    }
+
+    /// Where large values go to be freed; without it they are freed in place.
+    pub fn set_reclaim(&self, sender: Sender<Garbage>) {
+        let _ = self.reclaim.set(sender);
+    }
+
+    /// Objects handed over and not freed yet.
+    pub fn pending_free(&self) -> usize {
+        self.pending_free.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn discard(&self, entry: Entry) {
+        if entry.free_effort() > FREE_INLINE_ELEMENTS_MAX {
+            self.reclaim(Some(entry), Vec::new(), 1);
+        }
+    }
+
+    fn reclaim(&self, entry: Option<Entry>, dbs: Vec<Db>, objects: usize) {
+        self.pending_free.fetch_add(objects, Ordering::Relaxed);
+        let garbage = Garbage { entry, dbs, pending: self.pending_free.clone(), objects };
+        if let Some(sender) = self.reclaim.get() {
+            // A reclaiming thread that is gone leaves the freeing to us: `send` hands it back.
+            drop(sender.send(garbage));
+        }
+    }
+
+    /// Ends the registration of a waiter that is done or cancelled. Takes each shard's lock in
+    /// turn; the caller holds its gate and no shard.
+    pub fn forget_waiter(&self, worker: &crate::Worker, waiter: &Arc<Waiter>) {
+        for name in &waiter.keys {
+            let shard = self.key_shard(&name.1);
+            let mut txn =
+                Txn::begin(self, worker, crate::Plan::shards([shard].into_iter().collect()), 0);
+            let queues = &mut txn.shard_mut(shard).waiters;
+            if let Some(queue) = queues.get_mut(name) {
+                queue.retain(|other| !Arc::ptr_eq(other, waiter));
+                if queue.is_empty() {
+                    queues.remove(name);
+                }
+            }
+        }
+    }
+
+    /// Claims the client in the queue of a key after `passed_over` others. `None` when there is
+    /// none, `Some(None)` when it is being served already (and is told to look again).
+    pub fn claim_waiter(
+        &self,
+        worker: &crate::Worker,
+        name: &KeyName,
+        passed_over: usize,
+    ) -> Option<Option<Arc<Waiter>>> {
+        let shard = self.key_shard(&name.1);
+        let plan = crate::Plan::shards([shard].into_iter().collect());
+        let mut txn = Txn::begin(self, worker, plan, 0);
+        let queue = txn.shard_mut(shard).waiters.get_mut(name)?;
+        queue.retain(|waiter| !waiter.is_done());
+        let next = queue.get(passed_over)?;
+        Some(next.claim().then(|| next.clone()))
+    }
+}
+
+impl Txn<'_> {
+    /// Puts a waiter into the queues of its keys. The plan must cover them.
+    pub fn wait(&mut self, waiter: &Arc<Waiter>) {
+        for name in &waiter.keys {
+            let shard = self.engine.key_shard(&name.1);
+            self.shard_mut(shard)
+                .waiters
+                .entry(name.clone())
+                .or_default()
+                .push_back(waiter.clone());
+        }
+    }
+
+    /// Has the watch marked when the key changes. The plan must cover the key.
+    pub fn watch(&mut self, key: &[u8], watch: &Arc<Watch>) {
+        let name = (self.db, Box::from(key));
+        let shard = self.engine.key_shard(key);
+        self.shard_mut(shard).watches.entry(name).or_default().push(watch.clone());
+    }
+
+    pub fn unwatch(&mut self, name: &KeyName, watch: &Arc<Watch>) {
+        let shard = self.engine.key_shard(&name.1);
+        let watches = &mut self.shard_mut(shard).watches;
+        if let Some(list) = watches.get_mut(name) {
+            list.retain(|other| !Arc::ptr_eq(other, watch));
+            if list.is_empty() {
+                watches.remove(name);
+            }
+        }
+    }
+
+    /// Keys of the current database, expired ones included. Exclusive or walking.
+    pub fn db_size(&mut self) -> DbSize {
+        let db = self.db;
+        let mut size = DbSize::default();
+        let mut ttl = (0i64, 0i64);
+        for shard in 0..SHARDS as u16 {
+            self.walk_to(shard);
+            if let Some(db) = self.shard(shard).db(db) {
+                size.keys += db.keys.len();
+                size.expires += db.expires.len();
+                if !db.expires.is_empty() {
+                    ttl.0 += db.ttl_sample.0;
+                    ttl.1 += i64::from(db.ttl_sample.1);
+                }
+            }
+        }
+        size.avg_ttl_ms = if ttl.1 > 0 { ttl.0 / ttl.1 } else { 0 };
+        size
+    }
+
+    /// Visits every live entry of the current database. Exclusive or walking.
+    pub fn for_each(&mut self, mut visit: impl FnMut(&Entry)) {
+        let (db, now_ms) = (self.db, self.now_ms);
+        for shard in 0..SHARDS as u16 {
+            self.walk_to(shard);
+            if let Some(db) = self.shard(shard).db(db) {
+                db.keys.iter().filter(|entry| !entry.is_expired(now_ms)).for_each(&mut visit);
+            }
+        }
+    }
+
+    /// One step of SCAN over the current database: visits about `count` entries from `cursor` on
+    /// and answers the next cursor, 0 at the end. Every key that is there from the first step to
+    /// the last is visited at least once. Exclusive or walking.
+    pub fn scan(&mut self, cursor: u64, count: usize, mut visit: impl FnMut(&Entry)) -> u64 {
+        let (db, now_ms) = (self.db, self.now_ms);
+        let mut shard = (cursor % SHARDS as u64) as u16;
+        let mut position = cursor / SHARDS as u64;
+        // Empty buckets count too, so that a sparse keyspace cannot hold the lock for long.
+        let mut seen = 0;
+        let mut steps = 0;
+        while seen < count && steps < count.saturating_mul(10) {
+            self.walk_to(shard);
+            position = match self.shard(shard).db(db) {
+                Some(db) if !db.keys.is_empty() => db.keys.scan(position, |entry| {
+                    seen += 1;
+                    if !entry.is_expired(now_ms) {
+                        visit(entry);
+                    }
+                }),
+                _ => 0,
+            };
+            steps += 1;
+            if position == 0 {
+                shard += 1;
+                if shard as usize == SHARDS {
+                    return 0;
+                }
+            }
+        }
+        position * SHARDS as u64 + u64::from(shard)
+    }
+
+    /// A random live key of the current database. Exclusive or walking.
+    pub fn random_key(&mut self) -> Option<Box<[u8]>> {
+        let (db, now_ms) = (self.db, self.now_ms);
+        // Expired keys that nobody removed yet are drawn too; give up when there seem to be
+        // nothing else.
+        for attempt in 0..200 {
+            let keys = self.db_size().keys;
+            if keys == 0 {
+                return None;
+            }
+            let mut nth = (self.random() % keys as u64) as usize;
+            for shard in 0..SHARDS as u16 {
+                self.walk_to(shard);
+                let len = self.shard(shard).db(db).map_or(0, |db| db.keys.len());
+                if nth >= len {
+                    nth -= len;
+                    continue;
+                }
+                let db = self.shard(shard).db(db)?;
+                if let Some(entry) = db.keys.random(&mut || self.random())
+                    && (!entry.is_expired(now_ms) || attempt == 199)
+                {
+                    return Some(entry.key().into());
+                }
+                break;
+            }
+        }
+        None
+    }
+
+    /// Empties one database, or all. Exclusive. Answers how many keys there were.
+    pub fn flush(&mut self, db: Option<u32>) -> usize {
+        let mut taken = Vec::new();
+        let mut removed = 0;
+        for shard in 0..SHARDS as u16 {
+            let engine = self.engine;
+            let data = self.shard_mut(shard);
+            let range = match db {
+                Some(db) if (db as usize) < data.dbs.len() => db as usize..db as usize + 1,
+                Some(_) => 0..0,
+                None => 0..data.dbs.len(),
+            };
+            for index in range {
+                let old = std::mem::take(&mut data.dbs[index]);
+                removed += old.keys.len();
+                for (name, watches) in &data.watches {
+                    let hash = engine.hash(&name.1);
+                    if name.0 as usize == index && old.find(hash, &name.1).is_some() {
+                        watches.iter().for_each(|watch| watch.mark());
+                    }
+                }
+                taken.push(old);
+            }
+        }
+        self.effects.dirty += removed as u64;
+        self.engine.reclaim(None, taken, removed);
+        removed
+    }
+
+    /// SWAPDB. Exclusive.
+    pub fn swap_dbs(&mut self, a: u32, b: u32) {
+        let mut ready = Vec::new();
+        for shard in 0..SHARDS as u16 {
+            let data = self.shard_mut(shard);
+            data.db_mut(a.max(b));
+            data.dbs.swap(a as usize, b as usize);
+            for (name, watches) in &data.watches {
+                if name.0 == a || name.0 == b {
+                    watches.iter().for_each(|watch| watch.mark());
+                }
+            }
+            ready.extend(data.waiters.keys().filter(|name| name.0 == a || name.0 == b).cloned());
+        }
+        self.effects.dirty += 1;
+        self.effects.ready.extend(ready);
+    }
+}

@@ -1,0 +1,120 @@
+//! Gates: how one plan gets the whole keyspace to itself without taking 1024 locks.
+//!
+//! Every worker holds its own gate while it runs a batch of commands. Going exclusive takes the
+//! turnstile, raises a flag that batches check between commands, and then takes every gate. The
+//! lock order is turnstile, gates ascending, shards ascending (see `docs/locking.md`); a worker
+//! gives its own gate back before it asks for all of them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use lock_api::{RawMutex as _, RawMutexFair as _, RawMutexTimed as _};
+use parking_lot::RawMutex;
+
+#[repr(align(128))]
+struct Gate(RawMutex);
+
+/// One gate a worker, plus one for threads that are not workers.
+pub struct Gates {
+    own: Box<[Gate]>,
+    turnstile: RawMutex,
+    wanted: AtomicBool,
+}
+
+impl Gates {
+    pub fn new(count: usize) -> Gates {
+        Gates {
+            own: (0..count).map(|_| Gate(RawMutex::INIT)).collect(),
+            turnstile: RawMutex::INIT,
+            wanted: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes the gate of `worker`, letting a waiting exclusive plan go first. False when it could
+    /// not be had in time; without a limit it waits for ever.
+    #[must_use]
+    pub fn enter(&self, worker: usize, patience: Option<Duration>) -> bool {
+        let gate = &self.own[worker].0;
+        if !self.wanted.load(Ordering::Relaxed) && gate.try_lock() {
+            return true;
+        }
+        self.enter_slowly(worker, patience.map(|patience| Instant::now() + patience))
+    }
+
+    #[cold]
+    fn enter_slowly(&self, worker: usize, deadline: Option<Instant>) -> bool {
+        if !self.wait_turn(deadline) {
+            return false;
+        }
+        let gate = &self.own[worker].0;
+        match deadline {
+            None => {
+                gate.lock();
+                true
+            }
+            Some(deadline) => gate.try_lock_until(deadline),
+        }
+    }
+
+    fn wait_turn(&self, deadline: Option<Instant>) -> bool {
+        let passed = match deadline {
+            None => {
+                self.turnstile.lock();
+                true
+            }
+            Some(deadline) => self.turnstile.try_lock_until(deadline),
+        };
+        if passed {
+            // SAFETY: locked two lines above by this thread.
+            unsafe { self.turnstile.unlock_fair() };
+        }
+        passed
+    }
+
+    /// Gives the gate of `worker` back.
+    ///
+    /// # Safety
+    /// The calling thread must have entered it.
+    pub unsafe fn leave(&self, worker: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.own[worker].0.unlock() };
+    }
+
+    /// Whether somebody waits to go exclusive: batches give their gate back between commands.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Takes every gate. False when another exclusive plan did not end in time. The caller must
+    /// hold none of them.
+    #[must_use]
+    pub fn enter_all(&self, patience: Option<Duration>) -> bool {
+        match patience {
+            None => self.turnstile.lock(),
+            Some(patience) => {
+                if !self.turnstile.try_lock_for(patience) {
+                    return false;
+                }
+            }
+        }
+        self.wanted.store(true, Ordering::Relaxed);
+        for gate in &self.own {
+            gate.0.lock();
+        }
+        true
+    }
+
+    /// Gives every gate back.
+    ///
+    /// # Safety
+    /// The calling thread must have entered all.
+    pub unsafe fn leave_all(&self) {
+        self.wanted.store(false, Ordering::Relaxed);
+        for gate in &self.own {
+            // SAFETY: the caller's promise.
+            unsafe { gate.0.unlock() };
+        }
+        // SAFETY: `enter_all` locked it first. Fair, or a script loop would starve the others.
+        unsafe { self.turnstile.unlock_fair() };
+    }
+}

@@ -1,0 +1,104 @@
+//! One lock partition of the keyspace: tables per database, waiters and watches of its keys.
+//!
+//! Reached only through a transaction, which holds the shard's lock or the exclusive gate.
+
+use std::cell::UnsafeCell;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use data::Table;
+use lock_api::RawMutex as _;
+use parking_lot::RawMutex;
+
+use crate::engine::KeyHasher;
+use crate::entry::{Entry, EntryRef};
+use crate::wait::{KeyName, Waiter, Watch};
+
+/// Lock partitions of the keyspace. Bounds the stall of growing one table (1 ms at 4 M keys).
+pub const SHARDS: usize = 1024;
+
+#[repr(align(128))]
+pub(crate) struct Shard {
+    pub lock: RawMutex,
+    pub data: UnsafeCell<ShardData>,
+}
+
+// SAFETY: `data` is reached only under `lock` or the exclusive gate (see `Txn`).
+unsafe impl Sync for Shard {}
+
+impl Shard {
+    pub fn new() -> Shard {
+        Shard { lock: RawMutex::INIT, data: UnsafeCell::new(ShardData::default()) }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct ShardData {
+    pub dbs: Vec<Db>,
+    pub waiters: HashMap<KeyName, VecDeque<Arc<Waiter>>>,
+    pub watches: HashMap<KeyName, Vec<Arc<Watch>>>,
+}
+
+/// The keys of one database in one shard.
+#[derive(Default)]
+pub(crate) struct Db {
+    pub keys: Table<Entry>,
+    /// Those of `keys` with an expiry.
+    pub expires: Table<EntryRef>,
+    /// Where the active expiry cycle goes on.
+    pub expire_cursor: u64,
+    /// Sum of remaining times of the last cycle's sample, ms, and its size: for `avg_ttl`.
+    pub ttl_sample: (i64, u32),
+}
+
+impl ShardData {
+    pub fn db(&self, db: u32) -> Option<&Db> {
+        self.dbs.get(db as usize)
+    }
+
+    pub fn db_mut(&mut self, db: u32) -> &mut Db {
+        let index = db as usize;
+        if self.dbs.len() <= index {
+            self.dbs.resize_with(index + 1, Db::default);
+        }
+        &mut self.dbs[index]
+    }
+}
+
+impl Db {
+    pub fn find(&self, hash: u64, key: &[u8]) -> Option<&Entry> {
+        self.keys.find(hash, |entry| entry.key() == key)
+    }
+
+    pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
+        self.keys.find_mut(hash, |entry| entry.key() == key)
+    }
+
+    /// Takes the entry out of both tables.
+    pub fn remove(&mut self, hasher: &KeyHasher, hash: u64, key: &[u8]) -> Option<Entry> {
+        let rehash = |entry: &Entry| hasher.hash_one(entry.key());
+        let entry = self.keys.remove(hash, |entry| entry.key() == key, rehash)?;
+        if entry.expire_at_ms().is_some() {
+            self.forget_expiry(hasher, hash, entry.address());
+        }
+        Some(entry)
+    }
+
+    /// Adds an entry of `keys` to the index of those with an expiry.
+    pub fn note_expiry(&mut self, hasher: &KeyHasher, hash: u64, address: EntryRef) {
+        self.expires.insert_unique(hash, address, |at| {
+            // SAFETY: every address in the index is an entry of `keys`.
+            hasher.hash_one(unsafe { at.entry() }.key())
+        });
+    }
+
+    /// Takes an entry out of the index; it must still be alive.
+    pub fn forget_expiry(&mut self, hasher: &KeyHasher, hash: u64, address: EntryRef) {
+        self.expires.remove(
+            hash,
+            |at| *at == address,
+            // SAFETY: every address in the index is a live entry.
+            |at| hasher.hash_one(unsafe { at.entry() }.key()),
+        );
+    }
+}

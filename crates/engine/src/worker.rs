@@ -1,0 +1,56 @@
+//! What one thread brings along to run transactions: its gate, counters and randomness.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::settings::Settings;
+
+/// Counters with one writer, the worker, and any number of readers.
+#[derive(Default)]
+#[repr(align(128))]
+pub struct Stats {
+    pub keyspace_hits: Counter,
+    pub keyspace_misses: Counter,
+    pub expired_keys: Counter,
+    pub evicted_keys: Counter,
+    pub dirty: Counter,
+}
+
+/// A counter that only its worker adds to, so it needs no locked instruction.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds on the owning thread.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// CONFIG RESETSTAT; an addition that runs at the same time may be lost.
+    pub fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// One per thread that runs transactions; not shared.
+pub struct Worker {
+    pub id: usize,
+    pub settings: Arc<Settings>,
+    pub stats: Arc<Stats>,
+    pub rng: RefCell<fastrand::Rng>,
+}
+
+impl Worker {
+    pub fn new(id: usize, settings: Arc<Settings>, stats: Arc<Stats>) -> Worker {
+        Worker { id, settings, stats, rng: RefCell::new(fastrand::Rng::new()) }
+    }
+
+    pub fn random(&self) -> u64 {
+        self.rng.borrow_mut().u64(..)
+    }
+}

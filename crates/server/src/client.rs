@@ -1,0 +1,178 @@
+//! A client's session: what outlives one command.
+//!
+//! [`Client`] belongs to the worker of its connection. [`ClientInfo`] is the part that other
+//! threads may look at (CLIENT LIST, CLIENT KILL); its fields are atomics or have their own lock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+
+use engine::{KeyName, Waiter, Watch};
+use hashbrown::HashSet;
+use parking_lot::Mutex;
+use resp::Protocol;
+
+use crate::connection::Stream;
+
+/// How much CLIENT REPLY lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyMode {
+    On,
+    Off,
+    /// The next command's reply is dropped, then it is on again.
+    SkipNext,
+    /// This command's reply is dropped.
+    Skip,
+}
+
+/// What others may know of a client.
+pub struct ClientInfo {
+    pub id: u64,
+    pub worker: usize,
+    /// Its place in the worker's table of connections.
+    pub token: usize,
+    pub fd: i32,
+    pub address: String,
+    pub local_address: String,
+    pub created_ms: i64,
+    pub name: Mutex<Box<[u8]>>,
+    pub lib_name: Mutex<Box<[u8]>>,
+    pub lib_version: Mutex<Box<[u8]>>,
+    pub user: Mutex<Box<str>>,
+    pub db: AtomicU32,
+    pub resp: AtomicU8,
+    pub subscriptions: AtomicUsize,
+    pub patterns: AtomicUsize,
+    pub shard_subscriptions: AtomicUsize,
+    /// Commands queued in MULTI; -1 outside.
+    pub multi: AtomicI64,
+    pub watching: AtomicUsize,
+    pub last_active_ms: AtomicI64,
+    /// Index of the last command in the command table.
+    pub last_command: AtomicUsize,
+    pub query_buffer_bytes: AtomicUsize,
+    pub output_buffer_bytes: AtomicUsize,
+    pub bytes_in: AtomicU64,
+    pub bytes_out: AtomicU64,
+    pub commands: AtomicU64,
+    pub is_monitor: AtomicBool,
+    pub is_unix_socket: bool,
+    pub no_evict: AtomicBool,
+    pub no_touch: AtomicBool,
+    pub is_closing: AtomicBool,
+    /// Set while it is blocked.
+    pub waiter: Mutex<Option<Arc<Waiter>>>,
+}
+
+impl ClientInfo {
+    pub fn new(id: u64, worker: usize, token: usize, stream: &Stream, now_ms: i64) -> ClientInfo {
+        let (address, local_address) = crate::listener::addresses(stream);
+        ClientInfo {
+            id,
+            worker,
+            token,
+            fd: stream.fd(),
+            address,
+            local_address,
+            created_ms: now_ms,
+            name: Mutex::default(),
+            lib_name: Mutex::default(),
+            lib_version: Mutex::default(),
+            user: Mutex::new("default".into()),
+            db: AtomicU32::new(0),
+            resp: AtomicU8::new(2),
+            subscriptions: AtomicUsize::new(0),
+            patterns: AtomicUsize::new(0),
+            shard_subscriptions: AtomicUsize::new(0),
+            multi: AtomicI64::new(-1),
+            watching: AtomicUsize::new(0),
+            last_active_ms: AtomicI64::new(now_ms),
+            last_command: AtomicUsize::new(NO_COMMAND),
+            query_buffer_bytes: AtomicUsize::new(0),
+            output_buffer_bytes: AtomicUsize::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
+            is_monitor: AtomicBool::new(false),
+            is_unix_socket: stream.is_unix(),
+            no_evict: AtomicBool::new(false),
+            no_touch: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
+            waiter: Mutex::new(None),
+        }
+    }
+}
+
+/// `last_command` of a client that has not sent one yet.
+pub const NO_COMMAND: usize = usize::MAX;
+
+/// A command held back in MULTI.
+pub struct Queued {
+    pub command: usize,
+    pub args: Vec<Box<[u8]>>,
+}
+
+/// MULTI, EXEC, WATCH.
+#[derive(Default)]
+pub struct Transaction {
+    pub is_open: bool,
+    /// A command could not be queued: EXEC will be refused.
+    pub is_broken: bool,
+    pub queued: Vec<Queued>,
+    pub queued_bytes: usize,
+    pub watch: Arc<Watch>,
+    /// Watched keys, and whether each had expired already when it was watched.
+    pub watched: Vec<(KeyName, bool)>,
+}
+
+#[derive(Default)]
+pub struct Subscriptions {
+    pub channels: HashSet<Box<[u8]>>,
+    pub patterns: HashSet<Box<[u8]>>,
+    pub shard_channels: HashSet<Box<[u8]>>,
+}
+
+impl Subscriptions {
+    pub fn count(&self) -> usize {
+        self.channels.len() + self.patterns.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count() == 0 && self.shard_channels.is_empty()
+    }
+}
+
+pub struct Client {
+    pub info: Arc<ClientInfo>,
+    pub db: u32,
+    pub protocol: Protocol,
+    pub is_authenticated: bool,
+    pub reply_mode: ReplyMode,
+    pub transaction: Transaction,
+    pub subscriptions: Subscriptions,
+    pub is_monitor: bool,
+    pub no_touch: bool,
+    /// QUIT, a protocol error, a kill: close once the output is flushed.
+    pub close_after_reply: bool,
+}
+
+impl Client {
+    pub fn new(info: Arc<ClientInfo>, is_authenticated: bool) -> Client {
+        Client {
+            info,
+            db: 0,
+            protocol: Protocol::Resp2,
+            is_authenticated,
+            reply_mode: ReplyMode::On,
+            transaction: Transaction::default(),
+            subscriptions: Subscriptions::default(),
+            is_monitor: false,
+            no_touch: false,
+            close_after_reply: false,
+        }
+    }
+
+    /// RESP2 clients with subscriptions may only send a few commands.
+    pub fn is_subscriber(&self) -> bool {
+        !self.subscriptions.is_empty()
+    }
+}

@@ -1,0 +1,146 @@
+//! A connection: the socket, the bytes of an unfinished request and the bytes not sent yet.
+//!
+//! An idle connection holds no buffer: requests are read into the worker's shared buffer and
+//! only an unfinished rest is kept here.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+
+use crate::client::Client;
+
+pub enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Stream::Tcp(stream) => registry.register(stream, token, interest),
+            Stream::Unix(stream) => registry.register(stream, token, interest),
+        }
+    }
+
+    pub fn deregister(&mut self, registry: &Registry) {
+        let _ = match self {
+            Stream::Tcp(stream) => registry.deregister(stream),
+            Stream::Unix(stream) => registry.deregister(stream),
+        };
+    }
+
+    pub fn fd(&self) -> i32 {
+        match self {
+            Stream::Tcp(stream) => stream.as_raw_fd(),
+            Stream::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+
+    pub fn is_unix(&self) -> bool {
+        matches!(self, Stream::Unix(_))
+    }
+
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Unix(stream) => stream.read(buffer),
+        }
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write(bytes),
+            Stream::Unix(stream) => stream.write(bytes),
+        }
+    }
+}
+
+/// Why a connection does not execute what it has received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It may run.
+    None,
+    /// Its blocking command waits.
+    Blocked,
+    /// CLIENT PAUSE.
+    Paused,
+}
+
+pub struct Connection {
+    pub stream: Stream,
+    pub client: Client,
+    pub parser: resp::Parser,
+    /// Received and not executed.
+    pub input: Vec<u8>,
+    /// Bytes the unfinished request needs at least, as the parser said.
+    pub needed: usize,
+    /// To be sent; the first `sent` bytes are gone already.
+    pub output: Vec<u8>,
+    pub sent: usize,
+    pub hold: Hold,
+    /// In the list of connections to flush.
+    pub is_dirty: bool,
+    /// The socket may have more to read than was read (edge-triggered polling).
+    pub may_read: bool,
+    /// Since when the output is over its soft limit, Unix ms.
+    pub over_soft_limit_since_ms: Option<i64>,
+    /// The peer is gone or the connection was killed.
+    pub is_dead: bool,
+}
+
+impl Connection {
+    pub fn new(stream: Stream, client: Client) -> Connection {
+        Connection {
+            stream,
+            client,
+            parser: resp::Parser::new(),
+            input: Vec::new(),
+            needed: 0,
+            output: Vec::new(),
+            sent: 0,
+            hold: Hold::None,
+            is_dirty: false,
+            may_read: false,
+            over_soft_limit_since_ms: None,
+            is_dead: false,
+        }
+    }
+
+    pub fn pending_output(&self) -> usize {
+        self.output.len() - self.sent
+    }
+
+    /// Sends what the socket takes. Answers how many bytes went.
+    pub fn flush(&mut self) -> usize {
+        let before = self.sent;
+        while self.sent < self.output.len() {
+            match self.stream.write(&self.output[self.sent..]) {
+                Ok(0) => {
+                    self.is_dead = true;
+                    break;
+                }
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.is_dead = true;
+                    break;
+                }
+            }
+        }
+        let count = self.sent - before;
+        if self.sent == self.output.len() {
+            self.output.clear();
+            self.sent = 0;
+        } else if self.sent > (1 << 20) && self.sent > self.output.len() / 2 {
+            // Give back what is sent while a slow reader takes the rest.
+            self.output.drain(..self.sent);
+            self.output.shrink_to(self.output.len() * 2);
+            self.sent = 0;
+        }
+        count
+    }
+}

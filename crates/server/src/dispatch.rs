@@ -1,0 +1,471 @@
+//! From the arguments of a request to its reply: checks, lock plan, transaction, effects.
+//!
+//! `run` takes a client's request through the checks of the server; `execute` runs one command
+//! inside a transaction and is what EXEC and scripts use too.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use command::keys::{Begin, Find};
+use command::{Blocking, Call, Error, Row, Scope, Wait, flag};
+use engine::{Effects, Engine, KeyName, Plan, Txn, Waiter};
+use resp::{Protocol, Reply};
+use smallvec::SmallVec;
+
+use crate::client::{Client, ClientInfo, Queued, ReplyMode};
+use crate::connection::{Connection, Hold};
+use crate::mailbox::Mail;
+use crate::memory;
+use crate::request::{Origin, Request};
+use crate::session::{pubsub, transactions};
+use crate::table::{Registered, Run, table};
+use crate::worker::{Blocked, Shift, WorkerLoop};
+
+const BUSY: Error = Error::of(
+    "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+);
+
+/// What a waiting client's command needs to run again.
+struct Waiting {
+    command: &'static Registered,
+    args: Vec<Box<[u8]>>,
+    info: Arc<ClientInfo>,
+    protocol: Protocol,
+    db: u32,
+}
+
+/// Runs one request. False when it is held back by CLIENT PAUSE and must be offered again.
+pub fn run(
+    lp: &WorkerLoop,
+    shift: &Shift,
+    token: usize,
+    connection: &mut Connection,
+    args: &[&[u8]],
+) -> bool {
+    let now_ms = lp.now_ms();
+    let info = &connection.client.info;
+    info.last_active_ms.store(now_ms, Ordering::Relaxed);
+    let position = connection.output.len();
+    let outcome = checked(lp, shift, &mut connection.client, args, now_ms);
+    match outcome {
+        Verdict::Hold => {
+            connection.hold = Hold::Paused;
+            lp.hold_paused(token);
+            return false;
+        }
+        Verdict::Refuse(command, error) => {
+            reject(lp, shift, &mut connection.client, &mut connection.output, command, &error);
+        }
+        Verdict::Queue(command) => {
+            let client = &mut connection.client;
+            let args: Vec<Box<[u8]>> = args.iter().map(|arg| Box::from(*arg)).collect();
+            client.transaction.queued_bytes += args.iter().map(|arg| arg.len() + 16).sum::<usize>();
+            client.transaction.queued.push(Queued { command: command.id, args });
+            client.info.multi.store(client.transaction.queued.len() as i64, Ordering::Relaxed);
+            Reply::new(&mut connection.output, client.protocol).status("QUEUED");
+        }
+        Verdict::Run(command) => {
+            let info = &connection.client.info;
+            info.last_command.store(command.id, Ordering::Relaxed);
+            info.commands.fetch_add(1, Ordering::Relaxed);
+            if lp.server.monitor_count.load(Ordering::Relaxed) > 0 {
+                let client = &connection.client;
+                let source = &client.info.address;
+                crate::session::monitor::feed(lp, source, client.db, command, args, now_ms);
+            }
+            let client = &mut connection.client;
+            let waits = in_transaction(lp, shift, client, command, args, &mut connection.output);
+            if let Some((waiter, wait)) = waits {
+                connection.hold = Hold::Blocked;
+                let blocked =
+                    Blocked { waiter, deadline_ms: wait.deadline_ms, on_timeout: wait.on_timeout };
+                lp.block(token, &connection.client.info, blocked);
+            }
+            let failed = connection.output.get(position) == Some(&b'-');
+            finish(lp, shift, &connection.client, command, args, failed, now_ms);
+        }
+    }
+    if connection.hold != Hold::Blocked && !lets_reply_through(&mut connection.client) {
+        connection.output.truncate(position);
+    }
+    true
+}
+
+enum Verdict {
+    Run(&'static Registered),
+    Queue(&'static Registered),
+    Refuse(Option<&'static Registered>, Error),
+    Hold,
+}
+
+/// The checks every request passes, in Redis's order.
+fn checked(
+    lp: &WorkerLoop,
+    shift: &Shift,
+    client: &mut Client,
+    args: &[&[u8]],
+    now_ms: i64,
+) -> Verdict {
+    let command = match table().find(args) {
+        Ok(command) => command,
+        Err(error) => {
+            // Even an unknown command is not told apart before authentication.
+            return Verdict::Refuse(table().by_name(args[0]), error);
+        }
+    };
+    let row = command.row;
+    let refuse = |error| Verdict::Refuse(Some(command), error);
+    if !client.is_authenticated && !row.has(flag::NO_AUTH) {
+        return refuse(Error::NO_AUTH);
+    }
+    if client.transaction.is_open && row.has(flag::NO_MULTI) {
+        return refuse(Error::of("ERR Command not allowed inside a transaction"));
+    }
+    if lp.server.scripts.is_busy() && !row.has(flag::ALLOW_BUSY) {
+        return refuse(BUSY);
+    }
+    if is_over_memory_limit(shift) && !make_room(lp, shift, now_ms) {
+        let exec_denied = command.id == table().exec && transactions::needs_memory(client);
+        if row.has(flag::DENYOOM) || exec_denied {
+            return refuse(Error::OOM);
+        }
+    }
+    if client.protocol == Protocol::Resp2
+        && client.is_subscriber()
+        && !pubsub::allowed_while_subscribed(row)
+    {
+        return refuse(Error::new(format!(
+            "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET \
+             are allowed in this context",
+            command.full_name
+        )));
+    }
+    if client.transaction.is_open && !transactions::runs_at_once(row) {
+        return Verdict::Queue(command);
+    }
+    let writes = row.has(flag::WRITE)
+        || row.has(flag::MAY_REPLICATE)
+        || (command.id == table().exec && transactions::writes(client));
+    if lp.server.is_paused(writes, now_ms) && !row.has(flag::ADMIN) && !is_exempt_from_pause(row) {
+        return Verdict::Hold;
+    }
+    Verdict::Run(command)
+}
+
+/// What must work while clients are paused, or nobody could end it.
+fn is_exempt_from_pause(row: &Row) -> bool {
+    row.group == command::Group::Connection
+}
+
+fn reject(
+    lp: &WorkerLoop,
+    shift: &Shift,
+    client: &mut Client,
+    out: &mut Vec<u8>,
+    command: Option<&'static Registered>,
+    error: &Error,
+) {
+    if let Some(command) = command {
+        lp.stats.rejected(command.id);
+        if command.id == table().exec {
+            // EXEC that is refused ends the transaction, as Redis does.
+            transactions::discard(lp, shift, client);
+            let text = error.0.strip_prefix(error.code()).unwrap_or("").trim_start();
+            let text = format!("EXECABORT Transaction discarded because of: {text}");
+            Reply::new(out, client.protocol).error(&text);
+            lp.server.count_error("EXECABORT");
+            return;
+        }
+    }
+    if client.transaction.is_open {
+        client.transaction.is_broken = true;
+    }
+    Reply::new(out, client.protocol).error(&error.0);
+    lp.server.count_error(error.code());
+}
+
+/// Statistics and slow log of a command that ran.
+fn finish(
+    lp: &WorkerLoop,
+    shift: &Shift,
+    client: &Client,
+    command: &Registered,
+    args: &[&[u8]],
+    failed: bool,
+    now_ms: i64,
+) {
+    let ns = lp.lap();
+    lp.stats.ran(command.id, ns, failed, shift.config.latency_tracking);
+    let limit_us = shift.config.slowlog_log_slower_than_us;
+    if limit_us >= 0
+        && ns / 1000 >= limit_us as u64
+        && !command.row.has(flag::SKIP_SLOWLOG)
+        && shift.config.slowlog_max_len > 0
+    {
+        lp.server.slowlog.add(
+            now_ms / 1000,
+            ns / 1000,
+            args,
+            client.info.address.clone(),
+            client.info.name.lock().to_vec(),
+            shift.config.slowlog_max_len as usize,
+        );
+    }
+}
+
+/// CLIENT REPLY: whether the reply of the command that ends now is sent.
+pub fn lets_reply_through(client: &mut Client) -> bool {
+    match client.reply_mode {
+        ReplyMode::On => true,
+        ReplyMode::Off => false,
+        ReplyMode::SkipNext => {
+            client.reply_mode = ReplyMode::Skip;
+            false
+        }
+        ReplyMode::Skip => {
+            client.reply_mode = ReplyMode::On;
+            false
+        }
+    }
+}
+
+/// The locks a command needs.
+pub fn plan(engine: &Engine, row: &Row, args: &[&[u8]]) -> Plan {
+    match row.scope {
+        Scope::Exclusive => return Plan::Exclusive,
+        Scope::Walk => return Plan::Walk,
+        Scope::Keys => {}
+    }
+    match row.keys {
+        [] => Plan::none(),
+        [only] if matches!(only.find, Find::Range { last: 0, .. }) => match only.begin {
+            Begin::Index(at) => {
+                Plan::Shards(SmallVec::from_slice(&[engine.key_shard(args[at as usize])]))
+            }
+            _ => plan_all(engine, row, args),
+        },
+        _ => plan_all(engine, row, args),
+    }
+}
+
+fn plan_all(engine: &Engine, row: &Row, args: &[&[u8]]) -> Plan {
+    match row.key_positions(args) {
+        Ok(positions) => {
+            Plan::shards(positions.iter().map(|&at| engine.key_shard(args[at])).collect())
+        }
+        // The handler will refuse the arguments, but until then anything must be safe.
+        Err(_) => Plan::Exclusive,
+    }
+}
+
+/// Runs a command under its own plan. Answers the waiter when it waits.
+fn in_transaction(
+    lp: &WorkerLoop,
+    shift: &Shift,
+    client: &mut Client,
+    command: &'static Registered,
+    args: &[&[u8]],
+    out: &mut Vec<u8>,
+) -> Option<(Arc<Waiter>, Wait)> {
+    let engine = &lp.server.engine;
+    let plan = if command.id == table().exec {
+        transactions::plan(engine, client)
+    } else {
+        plan(engine, command.row, args)
+    };
+    let exclusive = plan == Plan::Exclusive;
+    let entered = match &plan {
+        Plan::Shards(shards) if shards.is_empty() => true,
+        Plan::Exclusive => lp.enter_all_gates(),
+        _ => lp.enter_gate(),
+    };
+    if !entered {
+        reject(lp, shift, client, out, Some(command), &BUSY);
+        return None;
+    }
+    let mut txn = Txn::begin(engine, &shift.worker, plan, lp.now_ms());
+    txn.select(client.db);
+    txn.set_no_touch(client.no_touch);
+    let wait =
+        execute(lp, shift, client, command, args, &mut txn, out, Origin::Network, Blocking::First);
+    let waits = wait.map(|wait| {
+        let body = Waiting {
+            command,
+            args: args.iter().map(|arg| Box::from(*arg)).collect(),
+            info: client.info.clone(),
+            protocol: client.protocol,
+            db: client.db,
+        };
+        let waiter = Waiter::new(wait.keys.clone(), Box::new(body));
+        txn.wait(&waiter);
+        (waiter, wait)
+    });
+    let effects = txn.commit();
+    if exclusive {
+        lp.leave_all_gates();
+    }
+    after(lp, shift, effects);
+    waits
+}
+
+/// What is done once the locks of a transaction are released.
+fn after(lp: &WorkerLoop, shift: &Shift, effects: Effects) {
+    if !lp.outbox.borrow().is_empty() {
+        pubsub::deliver(lp);
+    }
+    if !effects.ready.is_empty() {
+        serve_waiters(lp, shift, effects.ready);
+    }
+}
+
+/// Runs one command inside a transaction. Its reply, or its error, is appended to `out`.
+#[allow(clippy::too_many_arguments)]
+#[inline]
+pub fn execute<'e>(
+    lp: &WorkerLoop,
+    shift: &'e Shift,
+    client: &mut Client,
+    command: &Registered,
+    args: &[&[u8]],
+    txn: &mut Txn<'e>,
+    out: &mut Vec<u8>,
+    origin: Origin,
+    blocking: Blocking,
+) -> Option<Wait> {
+    let position = out.len();
+    let protocol = client.protocol;
+    let reply = Reply::new(out, protocol);
+    let result = match command.run {
+        Some(Run::Keyspace(handler)) => {
+            let mut call = Call::new(txn, reply, blocking);
+            call.bulk_bytes_max = shift.config.proto_max_bulk_len as usize;
+            handler(&mut call, args).map(|()| call.wait)
+        }
+        Some(Run::Session(handler)) => {
+            let mut request =
+                Request { lp, shift, client, txn, reply, origin, blocking, wait: None };
+            handler(&mut request, args).map(|()| request.wait)
+        }
+        None => Err(Error::arity(command.full_name)),
+    };
+    match result {
+        Ok(wait) => wait,
+        Err(error) => {
+            out.truncate(position);
+            Reply::new(out, protocol).error(&error.0);
+            lp.server.count_error(error.code());
+            None
+        }
+    }
+}
+
+/// Runs the commands of clients that wait for these keys, first come first served, and hands the
+/// replies to their workers.
+pub fn serve_waiters(lp: &WorkerLoop, shift: &Shift, ready: Vec<KeyName>) {
+    let engine = &lp.server.engine;
+    let mut queue = VecDeque::from(ready);
+    while let Some(name) = queue.pop_front() {
+        // Waiters that could not use the key (BLPOP on a sorted set) are passed over.
+        let mut passed_over = 0;
+        loop {
+            if !lp.enter_gate() {
+                lp.unserved.borrow_mut().push(name);
+                break;
+            }
+            let Some(waiter) = engine.claim_waiter(&shift.worker, &name, passed_over) else {
+                break;
+            };
+            let Some(waiter) = waiter else {
+                passed_over += 1;
+                continue;
+            };
+            let served = loop {
+                let (reply, ready) = serve(lp, shift, &waiter);
+                if let Some(reply) = reply {
+                    waiter.finish();
+                    engine.forget_waiter(&shift.worker, &waiter);
+                    let waiting = waiting(&waiter);
+                    lp.server.send(&waiting.info, |to| Mail::Unblocked(to, reply));
+                    queue.extend(ready);
+                    break true;
+                }
+                if waiter.put_back() {
+                    break false;
+                }
+            };
+            if !served {
+                passed_over += 1;
+            }
+        }
+    }
+}
+
+fn waiting(waiter: &Waiter) -> &Waiting {
+    waiter.body.downcast_ref().expect("the server made every waiter")
+}
+
+/// Tries a waiting client's command again. Answers its reply, unless it still waits, and the keys
+/// its changes made ready.
+fn serve(lp: &WorkerLoop, shift: &Shift, waiter: &Waiter) -> (Option<Vec<u8>>, Vec<KeyName>) {
+    let waiting = waiting(waiter);
+    let args: SmallVec<[&[u8]; 8]> = waiting.args.iter().map(|arg| &**arg).collect();
+    let engine = &lp.server.engine;
+    let Some(Run::Keyspace(handler)) = waiting.command.run else {
+        unreachable!("only keyspace commands wait");
+    };
+    let plan = plan(engine, waiting.command.row, &args);
+    let mut txn = Txn::begin(engine, &shift.worker, plan, lp.now_ms());
+    txn.select(waiting.db);
+    let mut out = Vec::new();
+    let mut call = Call::new(&mut txn, Reply::new(&mut out, waiting.protocol), Blocking::Again);
+    call.bulk_bytes_max = shift.config.proto_max_bulk_len as usize;
+    let result = handler(&mut call, &args);
+    let waits = call.wait.is_some();
+    if let Err(error) = result {
+        out.clear();
+        Reply::new(&mut out, waiting.protocol).error(&error.0);
+    }
+    let effects = txn.commit();
+    ((!waits).then_some(out), effects.ready)
+}
+
+/// Takes a client out of everything the server knows it in.
+pub fn forget_client(lp: &WorkerLoop, shift: &Shift, client: &mut Client) {
+    pubsub::unsubscribe_all(lp, client);
+    crate::session::monitor::stop(lp, client);
+    transactions::discard(lp, shift, client);
+}
+
+pub fn is_over_memory_limit(shift: &Shift) -> bool {
+    let limit_bytes = shift.worker.settings.maxmemory_bytes;
+    limit_bytes > 0 && memory::used_bytes() > limit_bytes
+}
+
+/// Evicts until memory is within its limit. False when that was not possible.
+pub fn make_room(lp: &WorkerLoop, shift: &Shift, now_ms: i64) -> bool {
+    let engine = &lp.server.engine;
+    let started = Instant::now();
+    let mut ready = Vec::new();
+    let mut fits = true;
+    while is_over_memory_limit(shift) {
+        if engine.pending_free() > 0 {
+            // What was evicted already is still being freed: wait for that, not for more keys.
+            std::thread::yield_now();
+            if started.elapsed().as_millis() > 5 {
+                break;
+            }
+            continue;
+        }
+        if !lp.enter_gate()
+            || !engine.evict_one(&shift.worker, &mut lp.pool.borrow_mut(), now_ms, &mut ready)
+        {
+            fits = false;
+            break;
+        }
+    }
+    lp.server.stats.evicted_ns.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    serve_waiters(lp, shift, ready);
+    fits
+}

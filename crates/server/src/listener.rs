@@ -1,0 +1,146 @@
+//! Listening sockets, and what a connection goes through when it is accepted.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use mio::net::{TcpListener, UnixListener};
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::config::Config;
+use crate::connection::Stream;
+use crate::server::Server;
+
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => registry.register(listener, token, Interest::READABLE),
+            Listener::Unix(listener) => registry.register(listener, token, Interest::READABLE),
+        }
+    }
+
+    pub fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Listener::Tcp(listener) => listener.accept().map(|(stream, _)| Stream::Tcp(stream)),
+            Listener::Unix(listener) => listener.accept().map(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    socket.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// Opens every address of `bind` and the Unix socket. The error says which one failed.
+pub fn open(config: &Config) -> Result<Vec<Listener>, String> {
+    let mut listeners = Vec::new();
+    let port = config.port;
+    for name in config.bind.iter().filter(|_| port != 0) {
+        let name = String::from_utf8_lossy(name);
+        let (optional, host) = match name.strip_prefix('-') {
+            Some(host) => (true, host),
+            None => (false, &*name),
+        };
+        let address: Result<IpAddr, _> = match host {
+            "*" => Ok(IpAddr::from([0, 0, 0, 0])),
+            "::*" => Ok(IpAddr::from([0u16; 8])),
+            "localhost" => Ok(IpAddr::from([127, 0, 0, 1])),
+            host => host.parse(),
+        };
+        let address = address.map_err(|_| format!("bind address '{host}' is not an IP address"))?;
+        match bind_tcp(SocketAddr::new(address, port), config.tcp_backlog) {
+            Ok(listener) => listeners.push(Listener::Tcp(listener)),
+            Err(error)
+                if optional
+                    && matches!(
+                        error.kind(),
+                        io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
+                    ) => {}
+            Err(error) => {
+                return Err(format!("could not listen on {address}:{port}: {error}"));
+            }
+        }
+    }
+    if !config.unixsocket.is_empty() {
+        let path = config.unixsocket.as_path();
+        let failed = |error: io::Error| format!("could not listen on {}: {error}", path.display());
+        let _ = std::fs::remove_file(path);
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        if config.unixsocketperm != 0 {
+            let permissions = std::fs::Permissions::from_mode(config.unixsocketperm);
+            std::fs::set_permissions(path, permissions).map_err(failed)?;
+        }
+        listeners.push(Listener::Unix(listener));
+    }
+    if listeners.is_empty() {
+        return Err("nothing to listen on: no port, no unixsocket".into());
+    }
+    Ok(listeners)
+}
+
+/// Remote and local address of a connection as CLIENT LIST shows them.
+pub fn addresses(stream: &Stream) -> (String, String) {
+    match stream {
+        Stream::Tcp(tcp) => {
+            let text = |address: io::Result<SocketAddr>| {
+                address.map_or_else(|_| "?:0".into(), |address| address.to_string())
+            };
+            (text(tcp.peer_addr()), text(tcp.local_addr()))
+        }
+        Stream::Unix(unix) => {
+            let path = unix.local_addr().ok();
+            let path = path.as_ref().and_then(|address| address.as_pathname());
+            let text = format!("{}:0", path.map_or_else(String::new, |p| p.display().to_string()));
+            (text.clone(), text)
+        }
+    }
+}
+
+/// Why a connection is not served: an error reply to send before closing it.
+pub fn refusal(server: &Server, config: &Config, stream: &Stream) -> Option<&'static str> {
+    if server.connected.load(std::sync::atomic::Ordering::Relaxed) >= config.maxclients as usize {
+        return Some("-ERR max number of clients reached\r\n");
+    }
+    let Stream::Tcp(tcp) = stream else { return None };
+    let is_local = tcp.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
+    if config.protected_mode && config.requirepass.is_empty() && !is_local {
+        return Some(
+            "-DENIED Luar runs in protected mode and has no password, so it only serves this \
+             machine. Set requirepass, or turn protected-mode off if every network that reaches \
+             this port is trusted.\r\n",
+        );
+    }
+    None
+}
+
+/// Socket options of a served connection. None of them is worth refusing it.
+pub fn tune(stream: &Stream, config: &Config) {
+    let Stream::Tcp(tcp) = stream else { return };
+    let _ = tcp.set_nodelay(true);
+    if config.tcp_keepalive_seconds > 0 {
+        let period = Duration::from_secs(u64::from(config.tcp_keepalive_seconds));
+        let keepalive = TcpKeepalive::new()
+            .with_time(period)
+            .with_interval((period / 3).max(Duration::from_secs(1)))
+            .with_retries(3);
+        // SAFETY: the stream is open for as long as the borrow lasts.
+        let fd = unsafe { BorrowedFd::borrow_raw(tcp.as_raw_fd()) };
+        let _ = SockRef::from(&fd).set_tcp_keepalive(&keepalive);
+    }
+}

@@ -1,0 +1,167 @@
+//! What all workers share.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use engine::Engine;
+use parking_lot::{Mutex, RwLock};
+
+use crate::client::ClientInfo;
+use crate::config::ConfigStore;
+use crate::mailbox::{Address, Mail, Mailbox};
+use crate::pubsub::PubSub;
+use crate::script::Scripts;
+use crate::slowlog::Slowlog;
+use crate::stats::{SharedStats, WorkerStats};
+
+/// Distinct error codes that errorstats keeps; more are counted together.
+const ERROR_CODES_MAX: usize = 128;
+
+/// CLIENT PAUSE.
+#[derive(Default)]
+pub struct Pause {
+    /// Unix ms; 0 when nothing is paused.
+    pub until_ms: AtomicI64,
+    /// Only commands that write are held back.
+    pub writes_only: AtomicBool,
+}
+
+/// How the server was told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Shutdown {
+    No,
+    Requested,
+}
+
+pub struct Server {
+    pub engine: Engine,
+    pub config: Arc<ConfigStore>,
+    pub mailboxes: Vec<Mailbox>,
+    pub clients: Mutex<BTreeMap<u64, Arc<ClientInfo>>>,
+    pub connected: AtomicUsize,
+    pub blocked: AtomicUsize,
+    next_client: AtomicU64,
+    pub pubsub: PubSub,
+    /// Those that sent MONITOR.
+    pub monitors: RwLock<Vec<Arc<ClientInfo>>>,
+    pub monitor_count: AtomicUsize,
+    pub scripts: Scripts,
+    pub slowlog: Slowlog,
+    pub latency: Mutex<HashMap<String, VecDeque<(i64, u32)>>>,
+    errors: Mutex<HashMap<Box<str>, u64>>,
+    pub stats: SharedStats,
+    pub worker_stats: Vec<Arc<WorkerStats>>,
+    pub pause: Pause,
+    pub active_expire: AtomicBool,
+    shutdown: AtomicU8,
+    pub started: Instant,
+    pub started_ms: i64,
+    /// 40 hexadecimal digits, new at every start.
+    pub run_id: String,
+    pub replication_id: Mutex<String>,
+    pub executable: String,
+}
+
+/// Unix time in ms.
+pub fn unix_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+pub fn random_hex(digits: usize) -> String {
+    (0..digits).map(|_| char::from_digit(fastrand::u32(..16), 16).unwrap_or('0')).collect()
+}
+
+impl Server {
+    pub fn new(config: Arc<ConfigStore>, mailboxes: Vec<Mailbox>) -> Server {
+        let workers = mailboxes.len();
+        Server {
+            // One more than workers: threads that are not workers share the last gate's id.
+            engine: Engine::new(workers + 1),
+            config,
+            mailboxes,
+            clients: Mutex::default(),
+            connected: AtomicUsize::new(0),
+            blocked: AtomicUsize::new(0),
+            next_client: AtomicU64::new(1),
+            pubsub: PubSub::default(),
+            monitors: RwLock::default(),
+            monitor_count: AtomicUsize::new(0),
+            scripts: Scripts::new(workers),
+            slowlog: Slowlog::default(),
+            latency: Mutex::default(),
+            errors: Mutex::default(),
+            stats: SharedStats::default(),
+            worker_stats: (0..workers).map(|_| Arc::default()).collect(),
+            pause: Pause::default(),
+            active_expire: AtomicBool::new(true),
+            shutdown: AtomicU8::new(Shutdown::No as u8),
+            started: Instant::now(),
+            started_ms: unix_ms(),
+            run_id: random_hex(40),
+            replication_id: Mutex::new(random_hex(40)),
+            executable: std::env::current_exe()
+                .map(|path| path.display().to_string())
+                .unwrap_or_default(),
+        }
+    }
+
+    pub fn next_client_id(&self) -> u64 {
+        self.next_client.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn send(&self, info: &ClientInfo, mail: impl FnOnce(Address) -> Mail) {
+        let address = Address { token: info.token, client: info.id };
+        self.mailboxes[info.worker].send(mail(address));
+    }
+
+    /// Wakes every worker.
+    pub fn broadcast(&self, mail: impl Fn() -> Mail) {
+        self.mailboxes.iter().for_each(|mailbox| mailbox.send(mail()));
+    }
+
+    /// Has every worker stop. Safe to call from a signal-handling thread.
+    pub fn shut_down(&self) {
+        self.shutdown.store(Shutdown::Requested as u8, Ordering::Release);
+        self.broadcast(|| Mail::Wake);
+    }
+
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutdown.load(Ordering::Acquire) != Shutdown::No as u8
+    }
+
+    /// Counts an error reply under its code.
+    pub fn count_error(&self, code: &str) {
+        self.stats.total_errors.fetch_add(1, Ordering::Relaxed);
+        let mut errors = self.errors.lock();
+        if let Some(count) = errors.get_mut(code) {
+            *count += 1;
+        } else if errors.len() < ERROR_CODES_MAX {
+            errors.insert(code.into(), 1);
+        } else {
+            *errors.entry("OTHER".into()).or_default() += 1;
+        }
+    }
+
+    pub fn errors(&self) -> Vec<(Box<str>, u64)> {
+        let mut errors: Vec<_> =
+            self.errors.lock().iter().map(|(code, count)| (code.clone(), *count)).collect();
+        errors.sort();
+        errors
+    }
+
+    pub fn reset_stats(&self) {
+        self.engine.reset_stats();
+        self.stats.reset();
+        self.worker_stats.iter().for_each(|stats| stats.reset());
+        self.errors.lock().clear();
+    }
+
+    /// Whether this kind of command is held back now.
+    pub fn is_paused(&self, is_write: bool, now_ms: i64) -> bool {
+        let until_ms = self.pause.until_ms.load(Ordering::Acquire);
+        until_ms > now_ms && (is_write || !self.pause.writes_only.load(Ordering::Relaxed))
+    }
+}

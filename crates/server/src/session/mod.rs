@@ -1,0 +1,17 @@
+//! Session families: commands about the connection, the server and scripts rather than a key.
+//!
+//! One file per family, its rows first and its handlers below, as in the `command` crate.
+
+pub mod connection;
+pub mod monitor;
+pub mod pubsub;
+pub mod scripting;
+pub mod transactions;
+
+use command::Command;
+
+use crate::request::SessionHandler;
+
+/// Every session command, family by family.
+pub const FAMILIES: &[&[Command<SessionHandler>]] =
+    &[connection::TABLE, monitor::TABLE, pubsub::TABLE, scripting::TABLE, transactions::TABLE];

@@ -1,0 +1,85 @@
+//! MONITOR: every command that runs, as it runs.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use command::row::flag::{ADMIN, LOADING, NOSCRIPT, SKIP_MONITOR, STALE};
+use command::{Command, Error, Group, Result};
+
+use crate::client::Client;
+use crate::mailbox::Mail;
+use crate::request::{Origin, Request, SessionHandler, row};
+use crate::table::Registered;
+use crate::worker::WorkerLoop;
+
+pub const TABLE: &[Command<SessionHandler>] = &[row(Group::Server, "monitor", 1, monitor)
+    .flags(ADMIN | NOSCRIPT | LOADING | STALE)
+    .summary("Shows every command the server runs from now on.")];
+
+fn monitor(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
+    if request.origin != Origin::Network {
+        return Err(Error::of("ERR MONITOR isn't allowed for DENY BLOCKING client"));
+    }
+    if !request.client.is_monitor {
+        request.client.is_monitor = true;
+        request.client.info.is_monitor.store(true, Ordering::Relaxed);
+        request.lp.server.monitors.write().push(request.client.info.clone());
+        request.lp.server.monitor_count.fetch_add(1, Ordering::Relaxed);
+    }
+    request.reply.ok();
+    Ok(())
+}
+
+/// Ends it: RESET, or the client is gone.
+pub fn stop(lp: &WorkerLoop, client: &mut Client) {
+    if std::mem::take(&mut client.is_monitor) {
+        client.info.is_monitor.store(false, Ordering::Relaxed);
+        lp.server.monitors.write().retain(|info| info.id != client.info.id);
+        lp.server.monitor_count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Shows a command to all monitors. `source` is an address, or `lua` for calls of scripts.
+pub fn feed(
+    lp: &WorkerLoop,
+    source: &str,
+    db: u32,
+    command: &Registered,
+    args: &[&[u8]],
+    now_ms: i64,
+) {
+    if command.row.has(SKIP_MONITOR) || command.row.has(ADMIN) {
+        return;
+    }
+    let mut line = format!("+{}.{:06} [{db} {source}]", now_ms / 1000, now_ms % 1000 * 1000);
+    for arg in args {
+        line.push(' ');
+        quote(&mut line, arg);
+    }
+    line.push_str("\r\n");
+    let line: Arc<[u8]> = line.into_bytes().into();
+    for info in lp.server.monitors.read().iter() {
+        lp.server.send(info, |to| Mail::Push(to, line.clone()));
+    }
+}
+
+/// An argument in quotes, with what is not printable escaped.
+fn quote(line: &mut String, arg: &[u8]) {
+    line.push('"');
+    for &byte in arg {
+        match byte {
+            b'\\' | b'"' => {
+                line.push('\\');
+                line.push(char::from(byte));
+            }
+            b'\n' => line.push_str("\\n"),
+            b'\r' => line.push_str("\\r"),
+            b'\t' => line.push_str("\\t"),
+            0x07 => line.push_str("\\a"),
+            0x08 => line.push_str("\\b"),
+            b' '..=b'~' => line.push(char::from(byte)),
+            _ => line.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    line.push('"');
+}

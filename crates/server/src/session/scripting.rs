@@ -1,0 +1,251 @@
+//! EVAL, EVALSHA, SCRIPT.
+
+use std::sync::Arc;
+
+use command::call::is;
+use command::keys::{KeySpec, key_flag as k};
+use command::row::flag::{
+    ALLOW_BUSY, MAY_REPLICATE, MOVABLE_KEYS, NO_MANDATORY_KEYS, NOSCRIPT, READONLY, SCRIPT,
+    SKIP_MONITOR, STALE,
+};
+use command::{Command, Error, Group, Result, Scope};
+use lua::Script;
+
+use crate::request::{Request, SessionHandler, row};
+use crate::script::{self, KillError};
+
+const GROUP: Group = Group::Scripting;
+const EVAL: u32 =
+    NOSCRIPT | SKIP_MONITOR | MAY_REPLICATE | NO_MANDATORY_KEYS | STALE | MOVABLE_KEYS | SCRIPT;
+const EVAL_RO: u32 =
+    NOSCRIPT | SKIP_MONITOR | NO_MANDATORY_KEYS | STALE | READONLY | MOVABLE_KEYS | SCRIPT;
+const COST: &str = "Depends on the script that is executed.";
+
+const KEYS_RW: &[KeySpec] = &[KeySpec::counted(2, k::RW | k::ACCESS | k::UPDATE)
+    .notes("We cannot tell how the keys will be used so we assume the worst, RW and UPDATE")];
+const KEYS_RO: &[KeySpec] = &[KeySpec::counted(2, k::RO | k::ACCESS)
+    .notes("We cannot tell how the keys will be used so we assume the worst, RO and ACCESS")];
+
+pub const TABLE: &[Command<SessionHandler>] = &[
+    row(GROUP, "eval", -3, eval)
+        .flags(EVAL)
+        .keys(KEYS_RW)
+        .scope(Scope::Exclusive)
+        .since("2.6.0")
+        .complexity(COST)
+        .summary("Runs a Lua script as one transaction.")
+        .syntax("script numkeys [key [key ...]] [arg [arg ...]]"),
+    row(GROUP, "evalsha", -3, evalsha)
+        .flags(EVAL)
+        .keys(KEYS_RW)
+        .scope(Scope::Exclusive)
+        .since("2.6.0")
+        .complexity(COST)
+        .summary("Runs a Lua script that the server knows by its SHA1.")
+        .syntax("sha1 numkeys [key [key ...]] [arg [arg ...]]"),
+    row(GROUP, "eval_ro", -3, eval_ro)
+        .flags(EVAL_RO)
+        .keys(KEYS_RO)
+        .scope(Scope::Exclusive)
+        .since("7.0.0")
+        .complexity(COST)
+        .summary("Runs a Lua script that may not write.")
+        .syntax("script numkeys [key [key ...]] [arg [arg ...]]"),
+    row(GROUP, "evalsha_ro", -3, evalsha_ro)
+        .flags(EVAL_RO)
+        .keys(KEYS_RO)
+        .scope(Scope::Exclusive)
+        .since("7.0.0")
+        .complexity(COST)
+        .summary("Runs a known Lua script that may not write.")
+        .syntax("sha1 numkeys [key [key ...]] [arg [arg ...]]"),
+    Command::container(
+        GROUP,
+        "script",
+        -2,
+        &[
+            row(GROUP, "load", 3, load)
+                .flags(NOSCRIPT | STALE)
+                .since("2.6.0")
+                .complexity("O(N) in the length of the script")
+                .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+                .summary("Keeps a Lua script for EVALSHA.")
+                .syntax("script"),
+            row(GROUP, "exists", -3, exists)
+                .flags(NOSCRIPT)
+                .since("2.6.0")
+                .complexity("O(N) in the scripts asked for")
+                .tips(&["request_policy:all_shards", "response_policy:agg_logical_and"])
+                .summary("Says which scripts the server knows.")
+                .syntax("sha1 [sha1 ...]"),
+            row(GROUP, "flush", -2, flush)
+                .flags(NOSCRIPT)
+                .since("2.6.0")
+                .complexity("O(N) in the scripts kept")
+                .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+                .history(&[("6.2.0", "Added the `ASYNC` and `SYNC` flushing mode modifiers.")])
+                .summary("Forgets all scripts.")
+                .syntax("[flush-type:(ASYNC | SYNC)]"),
+            row(GROUP, "kill", 2, kill)
+                .flags(NOSCRIPT | ALLOW_BUSY)
+                .since("2.6.0")
+                .tips(&["request_policy:all_shards", "response_policy:one_succeeded"])
+                .summary("Ends the script that runs now."),
+            row(GROUP, "debug", 3, debug)
+                .flags(NOSCRIPT)
+                .since("3.2.0")
+                .summary("Chooses how EVAL is debugged.")
+                .syntax("mode:(YES | SYNC | NO)"),
+            row(GROUP, "help", 2, help)
+                .flags(command::row::flag::LOADING | STALE)
+                .since("5.0.0")
+                .summary("Says what SCRIPT can do."),
+        ],
+    )
+    .since("2.6.0")
+    .complexity("Depends on subcommand.")
+    .summary("Holds the commands about kept scripts."),
+];
+
+/// Runs a script with the keys and arguments of EVAL.
+fn run(
+    request: &mut Request<'_, '_>,
+    args: &[&[u8]],
+    read_only: bool,
+    find: impl FnOnce(&mut Request<'_, '_>) -> Result<Arc<Script>>,
+) -> Result {
+    let count = command::call::integer(args[2])?;
+    if count > args.len() as i64 - 3 {
+        return Err(Error::of("ERR Number of keys can't be greater than number of args"));
+    }
+    if count < 0 {
+        return Err(Error::of("ERR Number of keys can't be negative"));
+    }
+    let script = find(request)?;
+    let (keys, values) = args[3..].split_at(count as usize);
+    let mut out = Vec::new();
+    script::run(
+        request.lp,
+        request.shift,
+        request.client,
+        request.txn,
+        &script,
+        keys,
+        values,
+        read_only,
+        &mut out,
+    );
+    request.reply.raw(&out);
+    Ok(())
+}
+
+fn by_source(request: &mut Request<'_, '_>, source: &[u8]) -> Result<Arc<Script>> {
+    script::load(request.lp, request.shift, source)
+}
+
+fn by_sha(request: &mut Request<'_, '_>, digits: &[u8]) -> Result<Arc<Script>> {
+    parse_sha(digits).and_then(|sha| request.lp.server.scripts.get(&sha)).ok_or(Error::NO_SCRIPT)
+}
+
+/// Forty hexadecimal digits in any case.
+fn parse_sha(digits: &[u8]) -> Option<lua::Sha> {
+    let mut sha = lua::Sha::default();
+    if digits.len() != 2 * sha.len() {
+        return None;
+    }
+    for (byte, pair) in sha.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |at: usize| char::from(pair[at]).to_digit(16);
+        *byte = (digit(0)? * 16 + digit(1)?) as u8;
+    }
+    Some(sha)
+}
+
+fn eval(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    run(request, args, false, |request| by_source(request, args[1]))
+}
+
+fn eval_ro(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    run(request, args, true, |request| by_source(request, args[1]))
+}
+
+fn evalsha(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    run(request, args, false, |request| by_sha(request, args[1]))
+}
+
+fn evalsha_ro(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    run(request, args, true, |request| by_sha(request, args[1]))
+}
+
+fn load(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    let script = script::load(request.lp, request.shift, args[2])?;
+    request.reply.bulk(script.sha_hex().as_bytes());
+    Ok(())
+}
+
+fn exists(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    request.reply.array(args.len() - 2);
+    for digits in &args[2..] {
+        let known = by_sha(request, digits).is_ok();
+        request.reply.integer(i64::from(known));
+    }
+    Ok(())
+}
+
+fn flush(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    match &args[2..] {
+        [] => {}
+        [mode] if is(mode, "SYNC") || is(mode, "ASYNC") => {}
+        _ => return Err(Error::of("ERR SCRIPT FLUSH only support SYNC|ASYNC option")),
+    }
+    request.lp.server.scripts.flush();
+    request.reply.ok();
+    Ok(())
+}
+
+fn kill(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
+    match request.lp.server.scripts.kill() {
+        Ok(()) => request.reply.ok(),
+        Err(KillError::NotBusy) => {
+            return Err(Error::of("NOTBUSY No scripts in execution right now."));
+        }
+        Err(KillError::HasWritten) => {
+            return Err(Error::of(
+                "UNKILLABLE Sorry the script already executed write commands against the \
+                 dataset. You can either wait the script termination or kill the server in a \
+                 hard way using the SHUTDOWN NOSAVE command.",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn debug(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    if is(args[2], "NO") {
+        request.reply.ok();
+        return Ok(());
+    }
+    if is(args[2], "YES") || is(args[2], "SYNC") {
+        return Err(Error::of("ERR the Lua debugger is not part of this version"));
+    }
+    Err(Error::of("ERR Use SCRIPT DEBUG YES/SYNC/NO"))
+}
+
+fn help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
+    crate::help::write(
+        &mut request.reply,
+        "SCRIPT",
+        &[
+            "DEBUG (YES|SYNC|NO)",
+            "    How EVAL is debugged; only NO in this version.",
+            "EXISTS <sha1> [<sha1> ...]",
+            "    Which of these scripts are kept.",
+            "FLUSH [ASYNC|SYNC]",
+            "    Forget all scripts.",
+            "KILL",
+            "    End the script that runs now, unless it has written.",
+            "LOAD <script>",
+            "    Keep a script without running it.",
+        ],
+    );
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! The command table of the server: keyspace families and session families under one index.
+
+use std::sync::LazyLock;
+
+use command::{Command, Error, Handler, Row};
+use hashbrown::HashMap;
+
+use crate::request::SessionHandler;
+use crate::session;
+
+/// How a command runs.
+#[derive(Clone, Copy)]
+pub enum Run {
+    Keyspace(Handler),
+    Session(SessionHandler),
+}
+
+pub struct Registered {
+    /// Place in [`CommandTable::all`]; stable while the process lives.
+    pub id: usize,
+    pub row: &'static Row,
+    /// With the container before a bar: `config|get`.
+    pub full_name: &'static str,
+    /// `None` for containers that only hold subcommands.
+    pub run: Option<Run>,
+    pub parent: Option<usize>,
+    pub subcommands: Vec<usize>,
+}
+
+pub struct CommandTable {
+    pub all: Vec<Registered>,
+    by_name: HashMap<&'static [u8], usize>,
+    pub exec: usize,
+}
+
+/// Longest command name; anything longer is unknown.
+const NAME_BYTES_MAX: usize = 32;
+
+static TABLE: LazyLock<CommandTable> = LazyLock::new(CommandTable::build);
+
+/// The one table of this process.
+pub fn table() -> &'static CommandTable {
+    &TABLE
+}
+
+impl CommandTable {
+    fn build() -> CommandTable {
+        let mut table = CommandTable { all: Vec::new(), by_name: HashMap::new(), exec: 0 };
+        for family in command::FAMILIES {
+            for command in *family {
+                table.add(command, None, &Run::Keyspace);
+            }
+        }
+        for family in session::FAMILIES {
+            for command in *family {
+                table.add(command, None, &Run::Session);
+            }
+        }
+        table.exec = table.by_name[&b"exec"[..]];
+        table
+    }
+
+    fn add<H: Copy>(
+        &mut self,
+        command: &'static Command<H>,
+        parent: Option<usize>,
+        run: &impl Fn(H) -> Run,
+    ) {
+        let id = self.all.len();
+        let full_name: &'static str = match parent {
+            None => command.row.name,
+            // Built once for the life of the process.
+            Some(parent) => Box::leak(
+                format!("{}|{}", self.all[parent].full_name, command.row.name).into_boxed_str(),
+            ),
+        };
+        self.all.push(Registered {
+            id,
+            row: &command.row,
+            full_name,
+            run: command.handler.map(run),
+            parent,
+            subcommands: Vec::new(),
+        });
+        assert!(
+            self.by_name.insert(full_name.as_bytes(), id).is_none(),
+            "two rows named {full_name}"
+        );
+        if let Some(parent) = parent {
+            self.all[parent].subcommands.push(id);
+        }
+        for subcommand in command.subcommands {
+            self.add(subcommand, Some(id), run);
+        }
+    }
+
+    /// A command by its full name in any case, `config|get` for subcommands.
+    pub fn by_name(&self, name: &[u8]) -> Option<&Registered> {
+        let mut lower = [0u8; NAME_BYTES_MAX];
+        let lower = lower.get_mut(..name.len())?;
+        for (to, from) in lower.iter_mut().zip(name) {
+            *to = from.to_ascii_lowercase();
+        }
+        self.by_name.get(&*lower).map(|&id| &self.all[id])
+    }
+
+    /// The command these arguments call: subcommands resolved, arity checked.
+    pub fn find(&self, args: &[&[u8]]) -> Result<&Registered, Error> {
+        let Some(mut found) = self.by_name(args[0]) else { return Err(unknown_command(args)) };
+        if !found.subcommands.is_empty() && args.len() > 1 {
+            let wanted = args[1];
+            let subcommand = found
+                .subcommands
+                .iter()
+                .map(|&id| &self.all[id])
+                .find(|sub| sub.row.name.as_bytes().eq_ignore_ascii_case(wanted));
+            match subcommand {
+                Some(subcommand) => found = subcommand,
+                None => return Err(unknown_subcommand(found, wanted)),
+            }
+        }
+        if !found.row.accepts(args.len()) || found.run.is_none() {
+            return Err(Error::arity(found.full_name));
+        }
+        Ok(found)
+    }
+}
+
+/// At most this many bytes of what the client sent are repeated in an error.
+const ECHO_BYTES_MAX: usize = 128;
+
+fn echo(arg: &[u8], room: usize) -> String {
+    String::from_utf8_lossy(&arg[..arg.len().min(room)]).replace(['\r', '\n'], " ")
+}
+
+fn unknown_command(args: &[&[u8]]) -> Error {
+    let mut shown = String::new();
+    for arg in &args[1..] {
+        if shown.len() >= ECHO_BYTES_MAX {
+            break;
+        }
+        let room = ECHO_BYTES_MAX - shown.len();
+        shown.push_str(&format!("'{}' ", echo(arg, room)));
+    }
+    Error::new(format!(
+        "ERR unknown command '{}', with args beginning with: {shown}",
+        echo(args[0], ECHO_BYTES_MAX)
+    ))
+}
+
+fn unknown_subcommand(container: &Registered, wanted: &[u8]) -> Error {
+    Error::new(format!(
+        "ERR unknown subcommand '{}'. Try {} HELP.",
+        echo(wanted, ECHO_BYTES_MAX),
+        container.full_name.to_ascii_uppercase()
+    ))
+}

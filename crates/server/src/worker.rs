@@ -1,0 +1,882 @@
+//! A worker: one thread, one event loop, its own connections.
+//!
+//! One turn of the loop reads and executes every connection that is ready, then sends all the
+//! replies, then does its share of the periodic work. While commands run the worker holds its
+//! gate; it gives it back between commands when somebody wants to go exclusive, and before it
+//! sends. The loop's parts are cells of their own because a long script calls back into the loop
+//! to keep other connections served (`poll_while_busy`): no borrow may last over a command.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use command::OnTimeout;
+use engine::{Pool, Waiter};
+use mio::{Events, Poll, Registry, Token};
+use resp::{Limits, Parsed, Reply, Span};
+use smallvec::SmallVec;
+
+use crate::client::{Client, ClientInfo};
+use crate::config::{Config, ConfigView};
+use crate::connection::{Connection, Hold, Stream};
+use crate::listener::Listener;
+use crate::mailbox::{Address, Mail};
+use crate::server::{Server, unix_ms};
+use crate::stats::WorkerStats;
+use crate::{dispatch, memory};
+
+/// The shared read buffer of a worker.
+const READ_BYTES: usize = 64 * 1024;
+/// Replies waiting in one turn before they are sent, so that latency stays bounded.
+const FLUSH_BYTES: usize = 1 << 20;
+/// Bytes read from one connection in one turn.
+const TURN_BYTES: usize = 4 << 20;
+/// Output buffers up to this size are kept for the next connection that replies.
+const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
+const SPARE_BUFFERS_MAX: usize = 64;
+/// How long a worker waits for its gate before it looks whether a script is to blame.
+const GATE_PATIENCE: Duration = Duration::from_millis(20);
+
+pub const WAKER: Token = Token(usize::MAX);
+/// Listeners have the tokens from here on.
+pub const FIRST_LISTENER: usize = usize::MAX - 64;
+
+/// What stays the same until the configuration changes.
+pub struct Shift {
+    pub worker: engine::Worker,
+    pub config: Arc<Config>,
+}
+
+impl Shift {
+    fn new(server: &Server, id: usize, config: Arc<Config>) -> Shift {
+        let settings = Arc::new(crate::settings::of(&config));
+        let worker = engine::Worker::new(id, settings, server.engine.stats(id));
+        Shift { worker, config }
+    }
+}
+
+/// A client that waits for a key.
+pub struct Blocked {
+    pub waiter: Arc<Waiter>,
+    pub deadline_ms: Option<i64>,
+    pub on_timeout: OnTimeout,
+}
+
+/// Time as of the last look at the clock.
+#[derive(Clone, Copy)]
+struct Clock {
+    wall_ms: i64,
+    at: Instant,
+}
+
+pub struct WorkerLoop {
+    pub server: Arc<Server>,
+    pub id: usize,
+    poll: RefCell<Poll>,
+    registry: Registry,
+    listeners: RefCell<Vec<Listener>>,
+    connections: RefCell<Vec<Option<Box<Connection>>>>,
+    free_tokens: RefCell<Vec<usize>>,
+    /// Connections with output to send.
+    dirty: RefCell<Vec<usize>>,
+    /// Connections that have input left to execute or to read.
+    unfinished: RefCell<Vec<usize>>,
+    blocked: RefCell<hashbrown::HashMap<usize, Blocked>>,
+    deadlines: RefCell<BTreeSet<(i64, usize)>>,
+    paused: RefCell<Vec<usize>>,
+    /// Connections whose events came while their own script ran.
+    missed: RefCell<Vec<usize>>,
+    /// Mails that came while a script ran.
+    postponed_mail: RefCell<Vec<Mail>>,
+    /// Keys whose waiters could not be served yet because a script kept the gates.
+    pub unserved: RefCell<Vec<engine::KeyName>>,
+    view: RefCell<ConfigView>,
+    shift: RefCell<Rc<Shift>>,
+    in_gate: Cell<bool>,
+    clock: Cell<Clock>,
+    /// The end of the last command, which is the beginning of the next.
+    mark: Cell<Instant>,
+    unsent_bytes: Cell<usize>,
+    read_buffer: RefCell<Vec<u8>>,
+    spans: RefCell<Vec<Span>>,
+    spare_buffers: RefCell<Vec<Vec<u8>>>,
+    /// Messages published by the transaction that runs now.
+    pub outbox: RefCell<Vec<crate::session::pubsub::Publication>>,
+    pub vm: RefCell<crate::script::WorkerVm>,
+    pub pool: RefCell<Pool>,
+    pub stats: Arc<WorkerStats>,
+    next_accept: Cell<usize>,
+    expire_turn: Cell<usize>,
+    cron_at: Cell<Instant>,
+}
+
+impl WorkerLoop {
+    pub fn new(
+        server: Arc<Server>,
+        id: usize,
+        poll: Poll,
+        mut listeners: Vec<Listener>,
+    ) -> io::Result<WorkerLoop> {
+        let registry = poll.registry().try_clone()?;
+        for (index, listener) in listeners.iter_mut().enumerate() {
+            listener.register(&registry, Token(FIRST_LISTENER + index))?;
+        }
+        let view = ConfigView::new(server.config.clone());
+        let shift = Rc::new(Shift::new(&server, id, view.snapshot()));
+        let stats = server.worker_stats[id].clone();
+        let now = Instant::now();
+        let vm = crate::script::WorkerVm::default();
+        Ok(WorkerLoop {
+            server,
+            id,
+            poll: RefCell::new(poll),
+            registry,
+            listeners: RefCell::new(listeners),
+            connections: RefCell::default(),
+            free_tokens: RefCell::default(),
+            dirty: RefCell::default(),
+            unfinished: RefCell::default(),
+            blocked: RefCell::default(),
+            deadlines: RefCell::default(),
+            paused: RefCell::default(),
+            missed: RefCell::default(),
+            postponed_mail: RefCell::default(),
+            unserved: RefCell::default(),
+            view: RefCell::new(view),
+            shift: RefCell::new(shift),
+            in_gate: Cell::new(false),
+            clock: Cell::new(Clock { wall_ms: unix_ms(), at: now }),
+            mark: Cell::new(now),
+            unsent_bytes: Cell::new(0),
+            read_buffer: RefCell::new(vec![0; READ_BYTES]),
+            spans: RefCell::default(),
+            spare_buffers: RefCell::default(),
+            outbox: RefCell::default(),
+            vm: RefCell::new(vm),
+            pool: RefCell::default(),
+            stats,
+            next_accept: Cell::new(0),
+            expire_turn: Cell::new(0),
+            cron_at: Cell::new(now),
+        })
+    }
+
+    /// Serves until the server shuts down.
+    pub fn run(&self) {
+        let mut events = Events::with_capacity(1024);
+        let mut mails = Vec::new();
+        while !self.server.is_shutting_down() {
+            let polled = self.poll.borrow_mut().poll(&mut events, Some(self.patience()));
+            match polled {
+                Err(error) if error.kind() != ErrorKind::Interrupted => {
+                    crate::log_warning!("worker {}: polling failed: {error}", self.id);
+                    self.server.shut_down();
+                    break;
+                }
+                _ => {}
+            }
+            self.look_at_clock();
+            let started = self.clock.get().at;
+            self.renew_shift();
+            let shift = self.shift.borrow().clone();
+            for event in events.iter() {
+                match event.token() {
+                    WAKER => {}
+                    Token(token) if token >= FIRST_LISTENER => self.accept(token - FIRST_LISTENER),
+                    Token(token) => {
+                        self.on_event(&shift, token, event.is_readable(), event.is_writable());
+                    }
+                }
+                if self.unsent_bytes.get() > FLUSH_BYTES {
+                    self.leave_gate();
+                    self.flush_all(&shift);
+                }
+            }
+            self.read_mail(&shift, &mut mails);
+            self.go_on_with_unfinished(&shift);
+            let unserved = std::mem::take(&mut *self.unserved.borrow_mut());
+            dispatch::serve_waiters(self, &shift, unserved);
+            self.leave_gate();
+            self.flush_all(&shift);
+            self.look_at_clock();
+            self.time_out_blocked(&shift);
+            if self.clock.get().at >= self.cron_at.get() {
+                self.cron(&shift);
+                self.leave_gate();
+                self.flush_all(&shift);
+            }
+            self.stats.event_loop_cycles.add(1);
+            self.stats.event_loop_ns.add(started.elapsed().as_nanos() as u64);
+        }
+        self.close_all();
+    }
+
+    /// How long the loop may sleep.
+    fn patience(&self) -> Duration {
+        if !self.unfinished.borrow().is_empty() || !self.server.mailboxes[self.id].is_empty() {
+            return Duration::ZERO;
+        }
+        let mut patience = self.cron_at.get().saturating_duration_since(Instant::now());
+        if let Some((deadline_ms, _)) = self.deadlines.borrow().first() {
+            let left_ms = (deadline_ms - unix_ms()).max(0) as u64;
+            patience = patience.min(Duration::from_millis(left_ms));
+        }
+        patience
+    }
+
+    fn look_at_clock(&self) {
+        self.clock.set(Clock { wall_ms: unix_ms(), at: Instant::now() });
+    }
+
+    /// When the command that runs now began.
+    pub fn mark(&self) -> Instant {
+        self.mark.get()
+    }
+
+    /// Ends a command: answers how long it took, ns. The next one begins here.
+    pub fn lap(&self) -> u64 {
+        let now = Instant::now();
+        now.saturating_duration_since(self.mark.replace(now)).as_nanos() as u64
+    }
+
+    /// Unix time in ms when the command that runs now began.
+    pub fn now_ms(&self) -> i64 {
+        let clock = self.clock.get();
+        clock.wall_ms + self.mark.get().saturating_duration_since(clock.at).as_millis() as i64
+    }
+
+    fn renew_shift(&self) {
+        let mut view = self.view.borrow_mut();
+        if view.refresh() {
+            let fresh = Shift::new(&self.server, self.id, view.snapshot());
+            *self.shift.borrow_mut() = Rc::new(fresh);
+        }
+    }
+
+    /// Enters the gate of this worker; false when a script keeps it closed for too long.
+    pub fn enter_gate(&self) -> bool {
+        if self.in_gate.get() {
+            if !self.server.engine.gates().is_wanted() {
+                return true;
+            }
+            self.leave_gate();
+        }
+        while !self.server.engine.gates().enter(self.id, Some(GATE_PATIENCE)) {
+            if self.server.scripts.is_busy() {
+                return false;
+            }
+        }
+        self.in_gate.set(true);
+        true
+    }
+
+    pub fn leave_gate(&self) {
+        if self.in_gate.replace(false) {
+            // SAFETY: entered on this thread, as the flag says.
+            unsafe { self.server.engine.gates().leave(self.id) };
+        }
+    }
+
+    /// Takes every gate; false when a script keeps them closed for too long.
+    pub fn enter_all_gates(&self) -> bool {
+        self.leave_gate();
+        while !self.server.engine.gates().enter_all(Some(GATE_PATIENCE)) {
+            if self.server.scripts.is_busy() {
+                return false;
+            }
+        }
+        true
+    }
+
+    pub fn leave_all_gates(&self) {
+        // SAFETY: called by whoever got true from `enter_all_gates`, on this thread.
+        unsafe { self.server.engine.gates().leave_all() };
+    }
+
+    // --- connections -------------------------------------------------------------------------
+
+    fn take(&self, token: usize) -> Option<Box<Connection>> {
+        self.connections.borrow_mut().get_mut(token)?.take()
+    }
+
+    /// Puts a connection back after it ran, or closes it.
+    fn put(&self, shift: &Shift, token: usize, mut connection: Box<Connection>) {
+        if connection.client.close_after_reply && connection.pending_output() == 0 {
+            connection.is_dead = true;
+        }
+        if connection.is_dead {
+            self.close(shift, token, connection);
+            return;
+        }
+        if connection.pending_output() > 0 && !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.borrow_mut().push(token);
+        }
+        self.connections.borrow_mut()[token] = Some(connection);
+    }
+
+    fn accept(&self, index: usize) {
+        loop {
+            let stream = match self.listeners.borrow()[index].accept() {
+                Ok(stream) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    crate::log_warning!("Accepting client connection: {error}");
+                    return;
+                }
+            };
+            // Round robin over the workers: few connections still use all cores.
+            let to = self.next_accept.get() % self.server.mailboxes.len();
+            self.next_accept.set(to + 1);
+            if to == self.id {
+                self.adopt(stream);
+            } else {
+                self.server.mailboxes[to].send(Mail::Accepted(stream));
+            }
+        }
+    }
+
+    /// Starts to serve an accepted connection.
+    fn adopt(&self, mut stream: Stream) {
+        let shift = self.shift.borrow().clone();
+        let config = &shift.config;
+        self.server.stats.connections_received.fetch_add(1, Ordering::Relaxed);
+        if let Some(refusal) = crate::listener::refusal(&self.server, config, &stream) {
+            self.server.stats.rejected_connections.fetch_add(1, Ordering::Relaxed);
+            let _ = stream.write(refusal.as_bytes());
+            return;
+        }
+        crate::listener::tune(&stream, config);
+        let token = self.free_tokens.borrow_mut().pop().unwrap_or_else(|| {
+            let mut connections = self.connections.borrow_mut();
+            connections.push(None);
+            connections.len() - 1
+        });
+        if stream.register(&self.registry, Token(token)).is_err() {
+            self.free_tokens.borrow_mut().push(token);
+            return;
+        }
+        let now_ms = self.clock.get().wall_ms;
+        let id = self.server.next_client_id();
+        let info = Arc::new(ClientInfo::new(id, self.id, token, &stream, now_ms));
+        self.server.clients.lock().insert(id, info.clone());
+        self.server.connected.fetch_add(1, Ordering::Relaxed);
+        let client = Client::new(info, config.requirepass.is_empty());
+        self.connections.borrow_mut()[token] = Some(Box::new(Connection::new(stream, client)));
+    }
+
+    fn close(&self, shift: &Shift, token: usize, mut connection: Box<Connection>) {
+        connection.stream.deregister(&self.registry);
+        self.unblock(shift, token, true);
+        dispatch::forget_client(self, shift, &mut connection.client);
+        self.server.clients.lock().remove(&connection.client.info.id);
+        self.server.connected.fetch_sub(1, Ordering::Relaxed);
+        self.free_tokens.borrow_mut().push(token);
+    }
+
+    fn close_all(&self) {
+        let shift = self.shift.borrow().clone();
+        let count = self.connections.borrow().len();
+        for token in 0..count {
+            if let Some(mut connection) = self.take(token) {
+                connection.flush();
+                self.close(&shift, token, connection);
+            }
+        }
+        self.leave_gate();
+    }
+
+    fn on_event(&self, shift: &Shift, token: usize, readable: bool, writable: bool) {
+        let Some(mut connection) = self.take(token) else { return };
+        if writable && connection.pending_output() > 0 && !connection.is_dirty {
+            self.flush(&mut connection);
+        }
+        if readable && !connection.is_dead {
+            self.receive(shift, token, &mut connection);
+        }
+        self.put(shift, token, connection);
+    }
+
+    /// Reads what there is and executes it.
+    fn receive(&self, shift: &Shift, token: usize, connection: &mut Connection) {
+        let mut received = 0;
+        connection.may_read = true;
+        while connection.may_read && !connection.is_dead && received < TURN_BYTES {
+            if connection.client.close_after_reply {
+                break;
+            }
+            let count = if connection.input.is_empty() && connection.hold == Hold::None {
+                let mut buffer = self.take_read_buffer();
+                let count = self.read(connection, &mut buffer, 0);
+                if count > 0 {
+                    let used = self.execute(shift, token, connection, &mut buffer[..count]);
+                    connection.input.extend_from_slice(&buffer[used..count]);
+                }
+                *self.read_buffer.borrow_mut() = buffer;
+                count
+            } else {
+                let mut input = std::mem::take(&mut connection.input);
+                let old = input.len();
+                resp::reserve_for(&mut input, connection.needed, READ_BYTES);
+                let room = (input.capacity() - old).clamp(1, 1 << 20);
+                input.resize(old + room, 0);
+                let count = self.read(connection, &mut input, old);
+                input.truncate(old + count);
+                if count > 0 && connection.hold == Hold::None {
+                    let used = self.execute(shift, token, connection, &mut input);
+                    input.drain(..used);
+                }
+                if input.is_empty() {
+                    input = Vec::new();
+                }
+                connection.input = input;
+                count
+            };
+            received += count;
+            if connection.input.len() as u64 > shift.config.client_query_buffer_limit_bytes {
+                self.server.stats.query_buffer_disconnections.fetch_add(1, Ordering::Relaxed);
+                connection.is_dead = true;
+            }
+        }
+        if connection.may_read && !connection.is_dead && !connection.client.close_after_reply {
+            self.unfinished.borrow_mut().push(token);
+        }
+        let info = &connection.client.info;
+        info.query_buffer_bytes.store(connection.input.len(), Ordering::Relaxed);
+    }
+
+    fn take_read_buffer(&self) -> Vec<u8> {
+        let mut buffer = std::mem::take(&mut *self.read_buffer.borrow_mut());
+        // Empty when a long script polls from within a command that was read into it.
+        if buffer.is_empty() {
+            buffer.resize(READ_BYTES, 0);
+        }
+        buffer
+    }
+
+    /// One read into `buffer[from..]`. Clears `may_read` when the socket is drained.
+    fn read(&self, connection: &mut Connection, buffer: &mut [u8], from: usize) -> usize {
+        let room = buffer.len() - from;
+        loop {
+            match connection.stream.read(&mut buffer[from..]) {
+                Ok(0) => {
+                    connection.is_dead = true;
+                    return 0;
+                }
+                Ok(count) => {
+                    connection.may_read = count == room;
+                    self.stats.net_input_bytes.add(count as u64);
+                    self.stats.reads.add(1);
+                    let info = &connection.client.info;
+                    info.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+                    return count;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    connection.may_read = false;
+                    return 0;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    connection.is_dead = true;
+                    return 0;
+                }
+            }
+        }
+    }
+
+    /// Executes the requests in `buffer`; answers how many bytes are done with.
+    fn execute(
+        &self,
+        shift: &Shift,
+        token: usize,
+        connection: &mut Connection,
+        buffer: &mut [u8],
+    ) -> usize {
+        if connection.output.capacity() == 0
+            && let Some(spare) = self.spare_buffers.borrow_mut().pop()
+        {
+            connection.output = spare;
+        }
+        let before = connection.pending_output();
+        let mut spans = std::mem::take(&mut *self.spans.borrow_mut());
+        let mut used = 0;
+        connection.needed = 0;
+        self.mark.set(Instant::now());
+        while connection.hold == Hold::None
+            && !connection.client.close_after_reply
+            && !connection.is_dead
+            && used < buffer.len()
+        {
+            let limits = Limits {
+                bulk_len_max: shift.config.proto_max_bulk_len,
+                authenticated: connection.client.is_authenticated,
+            };
+            match connection.parser.parse(&mut buffer[used..], &limits, &mut spans) {
+                Ok(Parsed::Command { consumed }) => {
+                    let request = &buffer[used..];
+                    let args: SmallVec<[&[u8]; 16]> =
+                        spans.iter().map(|span| span.of(request)).collect();
+                    if !dispatch::run(self, shift, token, connection, &args) {
+                        // Held back: it is parsed again when the connection goes on.
+                        break;
+                    }
+                    used += consumed;
+                }
+                Ok(Parsed::Empty { consumed }) => used += consumed,
+                Ok(Parsed::Incomplete { needed }) => {
+                    connection.needed = needed;
+                    break;
+                }
+                Err(error) => {
+                    let protocol = connection.client.protocol;
+                    error.write(&mut Reply::new(&mut connection.output, protocol));
+                    self.server.count_error("ERR");
+                    connection.client.close_after_reply = true;
+                    used = buffer.len();
+                }
+            }
+        }
+        *self.spans.borrow_mut() = spans;
+        let fresh = connection.pending_output().saturating_sub(before);
+        self.unsent_bytes.set(self.unsent_bytes.get() + fresh);
+        used
+    }
+
+    /// Goes on with connections that were cut short in an earlier turn or just released.
+    fn go_on_with_unfinished(&self, shift: &Shift) {
+        for token in std::mem::take(&mut *self.missed.borrow_mut()) {
+            match self.connections.borrow_mut().get_mut(token).and_then(Option::as_mut) {
+                Some(connection) => {
+                    connection.may_read = true;
+                    self.unfinished.borrow_mut().push(token);
+                }
+                // Still running its script.
+                None => self.missed.borrow_mut().push(token),
+            }
+        }
+        let tokens = std::mem::take(&mut *self.unfinished.borrow_mut());
+        for token in tokens {
+            self.go_on(shift, token);
+        }
+    }
+
+    fn go_on(&self, shift: &Shift, token: usize) {
+        let Some(mut connection) = self.take(token) else { return };
+        if connection.hold == Hold::None && !connection.input.is_empty() {
+            let mut input = std::mem::take(&mut connection.input);
+            let used = self.execute(shift, token, &mut connection, &mut input);
+            input.drain(..used);
+            connection.input = if input.is_empty() { Vec::new() } else { input };
+        }
+        if connection.may_read && !connection.is_dead {
+            self.receive(shift, token, &mut connection);
+        }
+        self.put(shift, token, connection);
+    }
+
+    // --- output ------------------------------------------------------------------------------
+
+    fn flush(&self, connection: &mut Connection) {
+        let count = connection.flush();
+        if count > 0 {
+            self.stats.net_output_bytes.add(count as u64);
+            self.stats.writes.add(1);
+            connection.client.info.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        if connection.output.is_empty() && connection.output.capacity() > 0 {
+            let buffer = std::mem::take(&mut connection.output);
+            let mut spare = self.spare_buffers.borrow_mut();
+            if buffer.capacity() <= SPARE_BUFFER_BYTES_MAX && spare.len() < SPARE_BUFFERS_MAX {
+                spare.push(buffer);
+            }
+        }
+        let pending = connection.pending_output();
+        connection.client.info.output_buffer_bytes.store(pending, Ordering::Relaxed);
+    }
+
+    fn flush_all(&self, shift: &Shift) {
+        self.unsent_bytes.set(0);
+        let mut dirty = std::mem::take(&mut *self.dirty.borrow_mut());
+        for token in dirty.drain(..) {
+            let Some(mut connection) = self.take(token) else { continue };
+            connection.is_dirty = false;
+            self.flush(&mut connection);
+            if connection.pending_output() > 0 {
+                self.limit_output(shift, &mut connection);
+            }
+            // It is still over when `put` sees output left: the poller says when to go on.
+            if connection.is_dead
+                || (connection.client.close_after_reply && connection.pending_output() == 0)
+            {
+                self.close(shift, token, connection);
+            } else {
+                self.connections.borrow_mut()[token] = Some(connection);
+            }
+        }
+        let mut list = self.dirty.borrow_mut();
+        if list.is_empty() {
+            *list = dirty;
+        }
+    }
+
+    /// client-output-buffer-limit: disconnects whoever does not read what it asked for.
+    fn limit_output(&self, shift: &Shift, connection: &mut Connection) {
+        let class = if connection.client.is_subscriber() {
+            &shift.config.client_output_buffer_limit.pubsub
+        } else {
+            &shift.config.client_output_buffer_limit.normal
+        };
+        let pending = connection.pending_output() as u64;
+        let now_ms = self.clock.get().wall_ms;
+        let over_hard = class.hard_bytes > 0 && pending > class.hard_bytes;
+        let over_soft = class.soft_bytes > 0 && pending > class.soft_bytes;
+        let since = match (over_soft, connection.over_soft_limit_since_ms) {
+            (false, _) => None,
+            (true, None) => Some(now_ms),
+            (true, since) => since,
+        };
+        connection.over_soft_limit_since_ms = since;
+        let too_long = since.is_some_and(|since| now_ms - since > class.soft_seconds as i64 * 1000);
+        if over_hard || too_long {
+            crate::log_warning!(
+                "Client id={} addr={} closed for overcoming of output buffer limits.",
+                connection.client.info.id,
+                connection.client.info.address
+            );
+            self.server.stats.output_buffer_disconnections.fetch_add(1, Ordering::Relaxed);
+            connection.is_dead = true;
+        }
+    }
+
+    // --- mail --------------------------------------------------------------------------------
+
+    fn read_mail(&self, shift: &Shift, mails: &mut Vec<Mail>) {
+        mails.append(&mut self.postponed_mail.borrow_mut());
+        self.server.mailboxes[self.id].take(mails);
+        for mail in mails.drain(..) {
+            match mail {
+                Mail::Wake => {}
+                Mail::Accepted(stream) => self.adopt(stream),
+                Mail::Push(to, bytes) => self.push(shift, to, &bytes),
+                Mail::Unblocked(to, reply) => self.on_unblocked(shift, to, reply),
+                Mail::Kill(to) => {
+                    if let Some((token, mut connection)) = self.take_addressed(to) {
+                        connection.is_dead = true;
+                        self.put(shift, token, connection);
+                    }
+                }
+                Mail::Resume => {
+                    let paused = std::mem::take(&mut *self.paused.borrow_mut());
+                    for token in paused {
+                        if let Some(mut connection) = self.take(token) {
+                            if connection.hold == Hold::Paused {
+                                connection.hold = Hold::None;
+                                self.unfinished.borrow_mut().push(token);
+                            }
+                            self.put(shift, token, connection);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_addressed(&self, to: Address) -> Option<(usize, Box<Connection>)> {
+        let mut connections = self.connections.borrow_mut();
+        let slot = connections.get_mut(to.token)?;
+        if slot.as_ref()?.client.info.id != to.client {
+            return None;
+        }
+        slot.take().map(|connection| (to.token, connection))
+    }
+
+    fn push(&self, shift: &Shift, to: Address, bytes: &[u8]) {
+        let Some((token, mut connection)) = self.take_addressed(to) else { return };
+        if !connection.client.close_after_reply {
+            connection.output.extend_from_slice(bytes);
+            self.unsent_bytes.set(self.unsent_bytes.get() + bytes.len());
+            self.limit_output(shift, &mut connection);
+        }
+        self.put(shift, token, connection);
+    }
+
+    // --- waiting -----------------------------------------------------------------------------
+
+    /// Registers that the command of a connection waits.
+    pub fn block(&self, token: usize, info: &ClientInfo, blocked: Blocked) {
+        if let Some(deadline_ms) = blocked.deadline_ms {
+            self.deadlines.borrow_mut().insert((deadline_ms, token));
+        }
+        *info.waiter.lock() = Some(blocked.waiter.clone());
+        self.server.blocked.fetch_add(1, Ordering::Relaxed);
+        self.blocked.borrow_mut().insert(token, blocked);
+    }
+
+    /// Ends the wait of a connection, however it came to its end.
+    fn unblock(&self, shift: &Shift, token: usize, cancel: bool) -> Option<Blocked> {
+        let blocked = self.blocked.borrow_mut().remove(&token)?;
+        if let Some(deadline_ms) = blocked.deadline_ms {
+            self.deadlines.borrow_mut().remove(&(deadline_ms, token));
+        }
+        self.server.blocked.fetch_sub(1, Ordering::Relaxed);
+        if cancel {
+            blocked.waiter.cancel();
+            if self.enter_gate() {
+                self.server.engine.forget_waiter(&shift.worker, &blocked.waiter);
+            }
+        }
+        Some(blocked)
+    }
+
+    fn on_unblocked(&self, shift: &Shift, to: Address, reply: Vec<u8>) {
+        let Some((token, mut connection)) = self.take_addressed(to) else { return };
+        if connection.hold == Hold::Blocked {
+            self.unblock(shift, token, false);
+            *connection.client.info.waiter.lock() = None;
+            connection.hold = Hold::None;
+            if dispatch::lets_reply_through(&mut connection.client) {
+                connection.output.extend_from_slice(&reply);
+            }
+            self.unfinished.borrow_mut().push(token);
+        }
+        self.put(shift, token, connection);
+    }
+
+    fn time_out_blocked(&self, shift: &Shift) {
+        loop {
+            let due = self.deadlines.borrow().first().copied();
+            let Some((deadline_ms, token)) = due else { return };
+            if deadline_ms > self.clock.get().wall_ms {
+                return;
+            }
+            self.deadlines.borrow_mut().remove(&(deadline_ms, token));
+            let Some((waiter, on_timeout)) = self
+                .blocked
+                .borrow()
+                .get(&token)
+                .map(|blocked| (blocked.waiter.clone(), blocked.on_timeout))
+            else {
+                continue;
+            };
+            // When it is being served right now its reply is on the way.
+            if !waiter.cancel() {
+                continue;
+            }
+            if self.enter_gate() {
+                self.server.engine.forget_waiter(&shift.worker, &waiter);
+            }
+            let Some(connection) = self.take(token) else { continue };
+            let (client, protocol) = (connection.client.info.id, connection.client.protocol);
+            self.connections.borrow_mut()[token] = Some(connection);
+            let mut reply = Vec::new();
+            match on_timeout {
+                OnTimeout::Null => Reply::new(&mut reply, protocol).null(),
+                OnTimeout::NullArray => Reply::new(&mut reply, protocol).null_array(),
+            }
+            self.on_unblocked(shift, Address { token, client }, reply);
+        }
+    }
+
+    /// Holds a connection back until CLIENT PAUSE is over.
+    pub fn hold_paused(&self, token: usize) {
+        self.paused.borrow_mut().push(token);
+    }
+
+    // --- periodic work -----------------------------------------------------------------------
+
+    fn cron(&self, shift: &Shift) {
+        let period = Duration::from_millis(1000 / u64::from(shift.config.hz.clamp(1, 500)));
+        self.cron_at.set(self.clock.get().at + period);
+        let now_ms = self.clock.get().wall_ms;
+        if self.server.active_expire.load(Ordering::Relaxed)
+            && !self.server.is_paused(true, now_ms)
+            && self.enter_gate()
+        {
+            // A quarter of the period, as Redis allows its slow cycle.
+            let budget = period / 4;
+            let started = Instant::now();
+            let (turn, ready) = self.server.engine.expire_cycle(
+                &shift.worker,
+                self.server.mailboxes.len(),
+                self.expire_turn.get(),
+                now_ms,
+                || started.elapsed() > budget || self.server.engine.gates().is_wanted(),
+            );
+            self.expire_turn.set(turn);
+            dispatch::serve_waiters(self, shift, ready);
+        }
+        if dispatch::is_over_memory_limit(shift) {
+            dispatch::make_room(self, shift, now_ms);
+        }
+        let pause_over = self.server.pause.until_ms.load(Ordering::Acquire) <= now_ms;
+        if pause_over && !self.paused.borrow().is_empty() {
+            self.server.mailboxes[self.id].send(Mail::Resume);
+        }
+        self.close_idle(shift, now_ms);
+        // The peak has to be seen now and then even if nobody asks.
+        memory::used_bytes();
+    }
+
+    /// timeout: closes clients that were silent for too long.
+    fn close_idle(&self, shift: &Shift, now_ms: i64) {
+        let count = self.connections.borrow().len();
+        for token in 0..count {
+            let Some(mut connection) = self.take(token) else { continue };
+            if connection.over_soft_limit_since_ms.is_some() {
+                self.limit_output(shift, &mut connection);
+            }
+            let last_ms = connection.client.info.last_active_ms.load(Ordering::Relaxed);
+            let limit_ms = i64::from(shift.config.timeout_seconds) * 1000;
+            let exempt = connection.hold == Hold::Blocked
+                || connection.client.is_subscriber()
+                || connection.client.is_monitor;
+            if limit_ms > 0 && !exempt && now_ms - last_ms > limit_ms {
+                connection.is_dead = true;
+            }
+            if connection.is_dead {
+                self.close(shift, token, connection);
+            } else {
+                self.connections.borrow_mut()[token] = Some(connection);
+            }
+        }
+    }
+
+    /// Serves the other connections once while a script keeps this worker: most commands are
+    /// answered BUSY, SCRIPT KILL and SHUTDOWN work.
+    pub fn poll_while_busy(&self) {
+        let shift = self.shift.borrow().clone();
+        let mut events = Events::with_capacity(256);
+        if self.poll.borrow_mut().poll(&mut events, Some(Duration::ZERO)).is_err() {
+            return;
+        }
+        for event in events.iter() {
+            match event.token() {
+                WAKER => {}
+                Token(token) if token >= FIRST_LISTENER => self.accept(token - FIRST_LISTENER),
+                Token(token) => {
+                    if self.connections.borrow()[token].is_none() {
+                        // The client whose script runs, or one gone: looked at after the script.
+                        self.missed.borrow_mut().push(token);
+                    } else {
+                        self.on_event(&shift, token, event.is_readable(), event.is_writable());
+                    }
+                }
+            }
+        }
+        let mut mails = Vec::new();
+        self.server.mailboxes[self.id].take(&mut mails);
+        for mail in mails {
+            match mail {
+                Mail::Accepted(stream) => self.adopt(stream),
+                other => self.postponed_mail.borrow_mut().push(other),
+            }
+        }
+        self.go_on_with_unfinished(&shift);
+        self.flush_all(&shift);
+    }
+}
