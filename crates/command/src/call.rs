@@ -107,6 +107,17 @@ pub fn integer(arg: &[u8]) -> Result<i64> {
     data::number::parse_i64(arg).ok_or(Error::NOT_INTEGER)
 }
 
+/// An integer argument with bounds, both allowed.
+pub fn integer_within(arg: &[u8], min: i64, max: i64) -> Result<i64> {
+    let value = integer(arg)?;
+    if !(min..=max).contains(&value) {
+        return Err(Error::new(format!(
+            "ERR value is out of range, value must between {min} and {max}"
+        )));
+    }
+    Ok(value)
+}
+
 /// A double argument; NaN is refused.
 pub fn float(arg: &[u8]) -> Result<f64> {
     match data::number::parse_f64(arg) {

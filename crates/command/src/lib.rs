@@ -7,9 +7,18 @@
 
 pub mod call;
 pub mod error;
+pub mod expire;
+pub mod generic;
 pub mod keys;
+pub mod keyspace;
+pub mod object;
 pub mod row;
 pub mod string;
+pub mod string_counter;
+pub mod string_lcs;
+pub mod string_range;
+#[cfg(test)]
+mod testing;
 
 pub use call::{Blocking, Call, Handler, OnTimeout, Wait};
 pub use error::{Error, Result};
@@ -17,4 +26,13 @@ pub use keys::{InvalidKeys, KeyPositions, KeySpec};
 pub use row::{Command, Group, Row, Scope, flag};
 
 /// Every keyspace command, family by family.
-pub const FAMILIES: &[&[Command<Handler>]] = &[string::TABLE];
+pub const FAMILIES: &[&[Command<Handler>]] = &[
+    string::TABLE,
+    string_counter::TABLE,
+    string_range::TABLE,
+    string_lcs::TABLE,
+    generic::TABLE,
+    expire::TABLE,
+    keyspace::TABLE,
+    object::TABLE,
+];

@@ -9,7 +9,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::access;
 use crate::engine::Engine;
-use crate::entry::{Collection, Entry, EntryRef, Value, ValueRef};
+use crate::entry::{Collection, Entry, EntryRef, Str, Value, ValueRef};
 use crate::txn::{Kind, Txn, WrongType};
 
 /// What becomes of the expiry when a value is replaced.
@@ -19,6 +19,14 @@ pub enum Expiry {
     Keep,
     /// Unix time in ms.
     At(i64),
+}
+
+/// Why a value was not incremented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotIncremented {
+    WrongType,
+    NotInteger,
+    Overflow,
 }
 
 impl<'e> Txn<'e> {
@@ -195,6 +203,66 @@ impl<'e> Txn<'e> {
         self.changed(hash, key);
     }
 
+    /// Adds to an integer string where it stands, creating it from 0 if need be; the expiry
+    /// stays. One lookup and no allocation when the key holds an integer.
+    pub fn increment(&mut self, key: &[u8], by: i64) -> Result<i64, NotIncremented> {
+        let hash = self.engine.hash(key);
+        let (db, now_ms, worker, no_touch) = (self.db, self.now_ms, self.worker, self.no_touch);
+        let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
+        if let Some(entry) = tables.find_mut(hash, key)
+            && let ValueRef::Str(Str::Int(stored)) = entry.get()
+            && !entry.is_expired(now_ms)
+        {
+            let sum = stored.checked_add(by).ok_or(NotIncremented::Overflow)?;
+            entry.overwrite_int(sum);
+            if !no_touch {
+                access::touch(entry, worker, now_ms);
+            }
+            self.changed(hash, key);
+            return Ok(sum);
+        }
+        let (stored, expire) = match self.open(hash, key) {
+            None => (0, None),
+            Some(entry) => match entry.get() {
+                ValueRef::Str(Str::Bytes(bytes)) => {
+                    let stored = data::number::parse_i64(bytes);
+                    (stored.ok_or(NotIncremented::NotInteger)?, entry.expire_at_ms())
+                }
+                ValueRef::Str(Str::Int(stored)) => (stored, entry.expire_at_ms()),
+                _ => return Err(NotIncremented::WrongType),
+            },
+        };
+        let sum = stored.checked_add(by).ok_or(NotIncremented::Overflow)?;
+        self.place(hash, Entry::value(key, Value::Int(sum), expire));
+        self.changed(hash, key);
+        Ok(sum)
+    }
+
+    /// Moves a value with its expiry to another key or database, replacing what is there (RENAME,
+    /// MOVE). False when there is no key. The plan must cover both keys, which must differ.
+    pub fn relocate(&mut self, key: &[u8], to: &[u8], to_db: u32) -> bool {
+        let Some(entry) = self.unlink(key) else { return false };
+        let entry = if key == to { entry } else { entry.renamed(to) };
+        self.arrive(entry, to, to_db);
+        true
+    }
+
+    /// Copies a value with its expiry to another key or database, replacing what is there (COPY).
+    /// False when there is no key. O(size of the value).
+    pub fn duplicate(&mut self, key: &[u8], to: &[u8], to_db: u32) -> bool {
+        let Some(entry) = self.peek(key).map(|entry| entry.duplicate(to)) else { return false };
+        self.arrive(entry, to, to_db);
+        true
+    }
+
+    fn arrive(&mut self, entry: Entry, to: &[u8], to_db: u32) {
+        let home = std::mem::replace(&mut self.db, to_db);
+        let hash = self.engine.hash(to);
+        self.place(hash, entry);
+        self.changed(hash, to);
+        self.db = home;
+    }
+
     /// Edits the bytes of a string (APPEND, SETRANGE), creating an empty one if need be.
     pub fn edit_string<R>(
         &mut self,
@@ -205,7 +273,7 @@ impl<'e> Txn<'e> {
         let Some(entry) = self.open(hash, key) else {
             let mut bytes = Vec::new();
             let result = edit(&mut bytes);
-            self.place(hash, Entry::string(key, &bytes, None));
+            self.place(hash, Entry::raw_string(key, bytes, None));
             self.changed(hash, key);
             return Ok(result);
         };

@@ -44,6 +44,7 @@ struct Header {
 }
 
 /// A value that is not a string.
+#[derive(Clone)]
 pub enum Collection {
     List(List),
     Set(Set),
@@ -148,6 +149,60 @@ impl Entry {
             Value::Bytes(bytes) => Entry::build(key, Payload::Heap(bytes), expire_at_ms, 0),
             Value::Collection(c) => Entry::build(key, Payload::Collection(c), expire_at_ms, 0),
         }
+    }
+
+    /// A string that counts as edited in place, which Redis calls `raw` whatever its length.
+    pub fn raw_string(key: &[u8], value: Vec<u8>, expire_at_ms: Option<i64>) -> Entry {
+        let payload = match value.len() {
+            0..=INLINE_BYTES_MAX => Payload::Inline(&value),
+            _ => Payload::Heap(value),
+        };
+        let entry = Entry::build(key, payload, expire_at_ms, 0);
+        entry.header().bits.set(entry.header().bits.get() | RAW);
+        entry
+    }
+
+    /// The same value, expiry and access clock under another key. O(1) beside copying the key
+    /// and an inline value.
+    pub fn renamed(self, key: &[u8]) -> Entry {
+        let mut old = ManuallyDrop::new(self);
+        let (expire, access) = (old.expire_at_ms(), old.access());
+        let raw = old.header().bits.get() & RAW;
+        let payload = match old.take_payload() {
+            Taken::Int(n) => Payload::Int(n),
+            Taken::Inline => {
+                let Str::Bytes(bytes) = old.inline() else { unreachable!("inline is bytes") };
+                Payload::Inline(bytes)
+            }
+            Taken::Heap(bytes) => Payload::Heap(bytes),
+            Taken::Collection(c) => Payload::Collection(c),
+        };
+        let fresh = Entry::build(key, payload, expire, access);
+        fresh.header().bits.set(fresh.header().bits.get() | raw);
+        ManuallyDrop::into_inner(old).free_memory();
+        fresh
+    }
+
+    /// A copy of the value under another key, with the same expiry and a fresh access clock.
+    /// O(size of the value).
+    pub fn duplicate(&self, key: &[u8]) -> Entry {
+        let expire = self.expire_at_ms();
+        let fresh = match (self.get(), self.collection()) {
+            (_, Some(collection)) => {
+                Entry::build(key, Payload::Collection(collection.clone()), expire, 0)
+            }
+            (ValueRef::Str(Str::Int(n)), _) => Entry::build(key, Payload::Int(n), expire, 0),
+            (ValueRef::Str(Str::Bytes(bytes)), _) if bytes.len() <= INLINE_BYTES_MAX => {
+                Entry::build(key, Payload::Inline(bytes), expire, 0)
+            }
+            (ValueRef::Str(Str::Bytes(bytes)), _) => {
+                Entry::build(key, Payload::Heap(bytes.to_vec()), expire, 0)
+            }
+            _ => unreachable!("what is not a string is a collection"),
+        };
+        let raw = self.header().bits.get() & RAW;
+        fresh.header().bits.set(fresh.header().bits.get() | raw);
+        fresh
     }
 
     fn payload_bytes(kind: u32) -> usize {
@@ -605,5 +660,23 @@ mod tests {
             Value::Bytes(bytes) => assert_eq!(bytes.len(), 5001),
             _ => panic!("bytes expected"),
         }
+    }
+
+    #[test]
+    fn renamed_and_duplicated_values_keep_value_expiry_and_encoding() {
+        for len in [0usize, 3, 44, 45, 1024, 1025] {
+            let mut entry = Entry::string(b"old", &vec![b'v'; len], Some(7));
+            entry.set_access(5);
+            entry.edit_string(|bytes| bytes.push(b'1'));
+            let copy = entry.duplicate(b"a longer key");
+            let moved = entry.renamed(b"new");
+            for (entry, key) in [(&copy, &b"a longer key"[..]), (&moved, b"new")] {
+                assert_eq!((entry.key(), text(entry).len()), (key, len + 1));
+                assert_eq!((entry.expire_at_ms(), entry.encoding()), (Some(7), "raw"));
+            }
+            assert_eq!((moved.access(), copy.access()), (5, 0));
+        }
+        let number = Entry::string(b"n", b"12", None).renamed(b"m");
+        assert_eq!((text(&number), number.encoding()), (b"12".to_vec(), "int"));
     }
 }

@@ -18,7 +18,7 @@ mod txn;
 mod wait;
 mod worker;
 
-pub use door::{Expiry, Mut};
+pub use door::{Expiry, Mut, NotIncremented};
 pub use engine::{DbSize, Engine, Garbage, KeyHasher};
 pub use entry::{Collection, Entry, Str, Type, Value, ValueRef};
 pub use evict::Pool;

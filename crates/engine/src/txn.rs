@@ -155,6 +155,11 @@ impl<'e> Txn<'e> {
         self.db
     }
 
+    /// How many databases there are.
+    pub fn databases(&self) -> u32 {
+        self.worker.settings.databases
+    }
+
     /// Chooses the database that keys are looked up in.
     pub fn select(&mut self, db: u32) {
         self.db = db;
@@ -212,12 +217,19 @@ impl<'e> Txn<'e> {
     /// The live entry of a key, as a command that reads it: counts a hit or a miss and touches
     /// the access clock.
     pub fn read(&self, key: &[u8]) -> Option<&Entry> {
+        let found = self.probe(key);
+        if let Some(entry) = found {
+            self.touch(entry);
+        }
+        found
+    }
+
+    /// The live entry of a key, as a command that asks about it (EXISTS, TTL): counts a hit or a
+    /// miss and leaves the access clock alone.
+    pub fn probe(&self, key: &[u8]) -> Option<&Entry> {
         let found = self.peek(key);
         match found {
-            Some(entry) => {
-                self.worker.stats.keyspace_hits.add(1);
-                self.touch(entry);
-            }
+            Some(_) => self.worker.stats.keyspace_hits.add(1),
             None => self.worker.stats.keyspace_misses.add(1),
         }
         found
