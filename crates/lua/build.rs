@@ -120,6 +120,13 @@ fn main() {
     // SAFETY: a build script runs one thread, so nobody reads the environment meanwhile.
     unsafe { env::set_var("PATH", with_wrapper) };
     luajit_src::Build::new().debug(false).build().print_cargo_metadata();
+    println!("cargo:rerun-if-changed=src/glue.c");
+    cc::Build::new()
+        .file("src/glue.c")
+        .include(out.join("luajit-build").join("src"))
+        .define("LUAJIT_ENABLE_CHECKHOOK", None)
+        .opt_level(2)
+        .compile("luar_glue");
 }
 
 fn edit(directory: &Path) {

@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use std::ptr::NonNull;
 
 use crate::alloc::Meter;
-use crate::{Host, Protocol};
+use crate::order::Order;
+use crate::{Host, Protocol, cjson};
 
 /// Arguments that the bridge passes without going through the Lua stack.
 pub const WINDOW_ARGS: usize = 9;
@@ -75,6 +76,8 @@ pub struct Context {
     pub error_line: i32,
     pub meter: Meter,
     pub scratch: Vec<u8>,
+    pub order: Order,
+    pub cjson: cjson::Shared,
 }
 
 impl Context {
@@ -102,6 +105,16 @@ impl Context {
             error_line: 0,
             meter: Meter::new(memory_limit_bytes),
             scratch: Vec::new(),
+            order: Order::default(),
+            cjson: cjson::Shared::default(),
         })
+    }
+}
+
+/// Gives back a buffer that one large value has grown.
+pub fn shrink(buffer: &mut Vec<u8>) {
+    const KEPT_BYTES_MAX: usize = 4 << 20;
+    if buffer.capacity() > KEPT_BYTES_MAX {
+        *buffer = Vec::new();
     }
 }

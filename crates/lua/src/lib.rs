@@ -12,11 +12,17 @@
 mod alloc;
 mod api;
 mod bridge;
+mod cjson;
+mod cmsgpack;
 mod context;
 mod convert;
+mod internals;
 mod interrupt;
 mod number;
+mod order;
+mod raise;
 mod script;
+mod structs;
 mod sys;
 mod vm;
 

@@ -170,7 +170,8 @@ pub fn general(value: f64, precision: usize, out: &mut Vec<u8>) {
     }
     // A shortest form within the precision (at most 15 digits) is also the correctly rounded one.
     let mut found = digits(value.abs());
-    if precision > 15 || found.count > precision {
+    // Below the normal range fewer digits suffice to read back, and they are not the same ones.
+    if precision > 15 || found.count > precision || value.abs() < f64::MIN_POSITIVE {
         found = rounded(value.abs(), precision);
     }
     let first = found.exponent + found.count as i32 - 1;
@@ -303,7 +304,19 @@ mod tests {
     #[test]
     fn general_format_agrees_with_c() {
         let mut state = 88172645463325252u64;
-        let mut values = vec![0.0, -0.0, 1e14, 1e13, 123456789012345.0, 0.1, 2.5, 1e-5, 0.0001];
+        let mut values = vec![
+            5e-324,
+            2.2e-308,
+            0.0,
+            -0.0,
+            1e14,
+            1e13,
+            123456789012345.0,
+            0.1,
+            2.5,
+            1e-5,
+            0.0001,
+        ];
         for _ in 0..30_000 {
             state ^= state << 13;
             state ^= state >> 7;

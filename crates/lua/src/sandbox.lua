@@ -55,7 +55,33 @@ end
 math.mod = math.fmod
 string.gfind = string.gmatch
 function table.setn()
-  error("bad argument #1 to 'setn' ('setn' is obsolete)", 2)
+  error("'setn' is obsolete", 2)
+end
+
+local random = math.random
+function math.random(low, high)
+  if high then
+    if type(low) == "number" and type(high) == "number" and low > high then
+      error("bad argument #2 to 'random' (interval is empty)", 2)
+    end
+    return random(low, high)
+  elseif low then
+    if type(low) == "number" and low < 1 then
+      error("bad argument #1 to 'random' (interval is empty)", 2)
+    end
+    return random(low)
+  end
+  return random()
+end
+
+-- Redis caps the digits at eight; LuaJIT pads as far as it is told.
+local tohex = bit.tohex
+function bit.tohex(...)
+  local value, digits = ...
+  if type(digits) == "number" then
+    return tohex(value, digits < -8 and -8 or digits > 8 and 8 or digits)
+  end
+  return tohex(...)
 end
 
 local globals = pick(_G, [[assert error ipairs rawequal select tonumber tostring type unpack]])
@@ -140,6 +166,9 @@ local function pcalled(ok, failure, ...)
 end
 
 function globals.pcall(...)
+  if select("#", ...) == 0 then
+    return pcall()
+  end
   return pcalled(pcall(...))
 end
 
@@ -163,7 +192,12 @@ function globals.load(chunk, name)
   return load(chunk, name, "t")
 end
 
-function globals.loadstring(text, name)
+function globals.loadstring(...)
+  local text, name = ...
+  local kind = select("#", ...) == 0 and "no value" or type(text)
+  if kind ~= "string" and kind ~= "number" then
+    error("bad argument #1 to 'loadstring' (string expected, got " .. kind .. ")", 2)
+  end
   return loadstring(text, name, "t")
 end
 

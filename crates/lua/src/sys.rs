@@ -109,6 +109,8 @@ unsafe extern "C-unwind" {
     pub fn lua_rawset(L: *mut lua_State, index: c_int);
     pub fn lua_rawseti(L: *mut lua_State, index: c_int, key: c_int);
     pub fn lua_setmetatable(L: *mut lua_State, index: c_int) -> c_int;
+    pub fn lua_newuserdata(L: *mut lua_State, size: usize) -> *mut c_void;
+    pub fn lua_concat(L: *mut lua_State, count: c_int);
     pub fn lua_next(L: *mut lua_State, index: c_int) -> c_int;
 
     pub fn lua_call(L: *mut lua_State, args: c_int, results: c_int);
@@ -137,6 +139,17 @@ unsafe extern "C-unwind" {
         name: *const c_char,
         mode: *const c_char,
     ) -> c_int;
+    pub fn luaL_checklstring(L: *mut lua_State, arg: c_int, len: *mut usize) -> *const c_char;
+    pub fn luaL_checkinteger(L: *mut lua_State, arg: c_int) -> isize;
+    pub fn luaL_checknumber(L: *mut lua_State, arg: c_int) -> f64;
+    pub fn luaL_checkoption(
+        L: *mut lua_State,
+        arg: c_int,
+        default: *const c_char,
+        names: *const *const c_char,
+    ) -> c_int;
+    pub fn luaL_checkstack(L: *mut lua_State, size: c_int, message: *const c_char);
+    pub fn luaL_optinteger(L: *mut lua_State, arg: c_int, default: isize) -> isize;
     pub fn luaL_ref(L: *mut lua_State, index: c_int) -> c_int;
     pub fn luaL_unref(L: *mut lua_State, index: c_int, reference: c_int);
     pub fn luaL_where(L: *mut lua_State, level: c_int);

@@ -162,6 +162,7 @@ impl Vm {
             (*context).protocol = Protocol::Resp2;
             (*context).killed = false;
             (*context).meter.refused = false;
+            (*context).cjson.reset();
             (*context).error_line = 0;
             self.interruptible.enter(L);
             lua_pushvalue(L, ENTRY);
@@ -366,9 +367,9 @@ unsafe extern "C-unwind" fn set_up(L: *mut lua_State) -> c_int {
         lua_insert(L, -2);
         bridge::push_call_functions(L, context);
         crate::api::push_table(L, context);
-        lua_pushnil(L);
-        lua_pushnil(L);
-        lua_pushnil(L);
+        crate::cjson::push_library(L, context);
+        crate::cmsgpack::push_library(L, context);
+        crate::structs::push_library(L, context);
         bridge::push_function(L, context, is_killed);
         lua_pushnumber(L, random_seed());
         push_bytes(L, (*options).redis_version.as_bytes());

@@ -1,0 +1,67 @@
+/* The few things that need LuaJIT's internal headers: a check that internals.rs has the layout
+** right, and table building without a trip through the Lua stack. Nothing here runs the garbage
+** collector, so values that are not anchored yet stay alive until luar_push_value. */
+#define LUA_CORE
+#include <string.h>
+#include "lj_obj.h"
+#include "lj_gc.h"
+#include "lj_str.h"
+#include "lj_tab.h"
+#include "lj_state.h"
+
+_Static_assert(LJ_GC64, "internals.rs knows the GC64 layout only");
+_Static_assert(sizeof(TValue) == 8 && sizeof(Node) == 24, "TValue, Node");
+_Static_assert(offsetof(Node, val) == 0 && offsetof(Node, key) == 8, "Node");
+_Static_assert(offsetof(GCtab, array) == 16 && offsetof(GCtab, node) == 40, "GCtab");
+_Static_assert(offsetof(GCtab, asize) == 48 && offsetof(GCtab, hmask) == 52, "GCtab");
+_Static_assert(offsetof(GCstr, len) == 20 && sizeof(GCstr) == 24, "GCstr");
+_Static_assert(LJ_TNIL == ~0u && LJ_TFALSE == ~1u && LJ_TTRUE == ~2u, "tags");
+_Static_assert(LJ_TLIGHTUD == ~3u && LJ_TSTR == ~4u && LJ_TTAB == ~11u, "tags");
+#define LJ_TNIL_BITS (~(uint64_t)0)
+_Static_assert(LJ_TNUMX == ~13u, "tags");
+
+void luar_push_value(lua_State *L, uint64_t bits)
+{
+  TValue value;
+  value.u64 = bits;
+  copyTV(L, L->top, &value);
+  incr_top(L);
+  lj_gc_check(L);
+}
+
+uint64_t luar_value_at(GCtab *t, int32_t key)
+{
+  cTValue *value = lj_tab_getint(t, key);
+  return value ? value->u64 : LJ_TNIL_BITS;
+}
+
+void *luar_new_array(lua_State *L, const TValue *values, MSize count)
+{
+  GCtab *t = lj_tab_new(L, count ? count + 1 : 0, 0);
+  if (count) memcpy(tvref(t->array) + 1, values, count * sizeof(TValue));
+  return t;
+}
+
+void *luar_new_object(lua_State *L, const TValue *pairs, MSize count)
+{
+  GCtab *t = lj_tab_new(L, 0, count ? hsize2hbits(count) : 0);
+  MSize i;
+  for (i = 0; i < count; i++) {
+    TValue *slot = lj_tab_setstr(L, t, strV(&pairs[2 * i]));
+    copyTV(L, slot, &pairs[2 * i + 1]);
+  }
+  return t;
+}
+
+void *luar_new_string(lua_State *L, const char *text, size_t len)
+{
+  return lj_str_new(L, text, len);
+}
+
+/* Collect soon: the allocator calls this when the heap nears its limit, because LuaJIT does not
+** collect when an allocation fails. */
+void luar_collect_soon(lua_State *L)
+{
+  global_State *g = G(L);
+  if (g->gc.threshold > g->gc.total) g->gc.threshold = g->gc.total;
+}
