@@ -2,11 +2,13 @@
 //!
 //! Only dispatches; each task is a module. Never part of the server.
 
+mod bench;
 mod talk;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <task>
+  bench  measure beside redis-server (see `cargo xtask bench --help`)
   talk   run talk files (see `cargo xtask talk --help`)";
 
 fn main() -> ExitCode {
@@ -16,6 +18,7 @@ fn main() -> ExitCode {
         None => ("", &[][..]),
     };
     let outcome = match task {
+        "bench" => bench::main(rest),
         "talk" => talk::main(rest),
         _ => Err(USAGE.to_owned()),
     };

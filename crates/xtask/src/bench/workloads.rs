@@ -1,0 +1,318 @@
+//! What is measured: the commands, the scripts and the memory loads, each with the keys it needs
+//! beforehand and the targets it is held to.
+//!
+//! Knows nothing of servers and sockets. Called by the bench's main.
+
+use super::wire::Template;
+
+/// Keys that the random numbers choose from.
+const KEYS: u64 = 100_000;
+/// More than one, so that not every operation meets the same lock; few enough to grow large. It
+/// shares no factor with [`MEMBERS`]: counting through both reaches every pair.
+const COLLECTIONS: u64 = 101;
+const MEMBERS: u64 = 1000;
+
+const APPEND: &str = include_str!("scripts/merge.lua");
+const FIXED_WINDOW: &str = include_str!("../../../../examples/scripts/fixed-window.lua");
+const SLIDING_WINDOW: &str = include_str!("../../../../examples/scripts/sliding-window.lua");
+
+/// A limit on what Luar takes or gives, relative to Redis in the same run.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Target {
+    /// Server CPU per operation at most this many times Redis's.
+    CpuMax(f64),
+    /// Throughput at least this many times Redis's.
+    ThroughputMin(f64),
+    /// Redis's server CPU per operation at least this many times ours: how much faster a script is
+    /// where the connection is not what limits it.
+    SpeedMin(f64),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Group {
+    Command,
+    Script,
+}
+
+pub struct Workload {
+    pub name: String,
+    pub group: Group,
+    /// Sent in turn.
+    pub templates: Vec<Template>,
+    /// Loaded before the first round, with counting numbers: a template and how many copies.
+    pub preload: Vec<(Template, u64)>,
+    pub connections: usize,
+    pub pipeline: usize,
+    pub targets: Vec<Target>,
+    /// How the answers of two servers to the same first operation are compared.
+    pub answers: Answers,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Answers {
+    Equal,
+    /// The same bytes in any order: JSON objects whose keys may be ordered differently.
+    Reordered,
+    /// Random by nature.
+    Any,
+}
+
+/// A script body together with its SHA1, which the caller learns from SCRIPT LOAD.
+pub struct ScriptText {
+    pub name: &'static str,
+    pub body: &'static str,
+}
+
+pub const SCRIPTS: &[ScriptText] = &[
+    ScriptText { name: "one-call", body: "return redis.call('GET', KEYS[1])" },
+    ScriptText { name: "merge", body: APPEND },
+    ScriptText { name: "fixed-window", body: FIXED_WINDOW },
+    ScriptText { name: "sliding-window", body: SLIDING_WINDOW },
+    ScriptText {
+        name: "incr-1000",
+        body: "local count\n\
+               for _ = 1, 1000 do count = redis.call('INCR', KEYS[1]) end\n\
+               return count",
+    },
+    ScriptText {
+        name: "pairs-100",
+        body: "for index = 1, #KEYS do\n\
+               local value = redis.call('GET', KEYS[index])\n\
+               redis.call('SET', KEYS[index], value)\n\
+               end\n\
+               return #KEYS",
+    },
+    ScriptText {
+        name: "numeric-loop",
+        body: "local sum = 0\n\
+               for index = 1, 1000000 do sum = sum + index % 7 * 0.5 end\n\
+               return tostring(sum)",
+    },
+    ScriptText {
+        name: "string-building",
+        body: "local parts = {}\n\
+               for index = 1, 100000 do parts[#parts + 1] = 'part ' .. index .. ';' end\n\
+               return #table.concat(parts)",
+    },
+    ScriptText {
+        name: "sort",
+        body: "local numbers, state = {}, tonumber(ARGV[1])\n\
+               for index = 1, 10000 do\n\
+               state = (state * 16807) % 2147483647\n\
+               numbers[index] = state\n\
+               end\n\
+               table.sort(numbers)\n\
+               return numbers[1]",
+    },
+];
+
+/// What the issue asks of plain commands.
+fn command_targets(pipeline: usize) -> Vec<Target> {
+    if pipeline == 1 {
+        vec![Target::CpuMax(1.0)]
+    } else {
+        vec![Target::CpuMax(0.6), Target::ThroughputMin(1.6)]
+    }
+}
+
+fn template(args: &[&str]) -> Template {
+    Template::new(args)
+}
+
+/// `GET`, `SET` … at each pipeline depth.
+pub fn commands() -> Vec<Workload> {
+    let mut workloads = Vec::new();
+    let key = format!("key:{{{KEYS}}}");
+    for (size, value) in [(16, "v".repeat(16)), (256, "v".repeat(256))] {
+        let strings = || vec![(template(&["SET", &key, &value]), KEYS)];
+        let tail = format!("{size} B");
+        let mset: Vec<&str> =
+            std::iter::once("MSET").chain((0..10).flat_map(|_| [&key[..], &value])).collect();
+        let queue = format!("queue:{{{}}}", KEYS / 10);
+        let hash = format!("hash:{{{COLLECTIONS}}}");
+        let field = format!("field:{{{MEMBERS}}}");
+        add(&mut workloads, &format!("GET {tail}"), &[&["GET", &key]], strings);
+        add(&mut workloads, &format!("SET {tail}"), &[&["SET", &key, &value]], strings);
+        add(
+            &mut workloads,
+            &format!("LPUSH/LPOP {tail}"),
+            &[&["LPUSH", &queue, &value], &["LPOP", &queue]],
+            || vec![(template(&["LPUSH", &queue, &value]), KEYS)],
+        );
+        add(&mut workloads, &format!("HSET {tail}"), &[&["HSET", &hash, &field, &value]], || {
+            vec![(template(&["HSET", &hash, &field, &value]), COLLECTIONS * MEMBERS)]
+        });
+        add(&mut workloads, &format!("MSET of 10, {tail}"), &[&mset], strings);
+    }
+    let set = format!("set:{{{COLLECTIONS}}}");
+    let zset = format!("zset:{{{COLLECTIONS}}}");
+    let member = format!("member:{{{MEMBERS}}}");
+    let score = format!("{{{KEYS}}}");
+    add(&mut workloads, "INCR", &[&["INCR", &format!("counter:{{{KEYS}}}")]], Vec::new);
+    // A wide range of members: most of them are new, as in a set of visitors.
+    let visitor = format!("member:{{{KEYS}}}");
+    add(&mut workloads, "SADD", &[&["SADD", &set, &visitor]], Vec::new);
+    add(&mut workloads, "ZADD", &[&["ZADD", &zset, &score, &member]], || {
+        vec![(template(&["ZADD", &zset, &score, &member]), COLLECTIONS * MEMBERS)]
+    });
+    add(
+        &mut workloads,
+        "ZRANGEBYSCORE of 10",
+        &[&["ZRANGEBYSCORE", "board", &score, "+inf", "LIMIT", "0", "10"]],
+        || vec![(template(&["ZADD", "board", &score, &format!("member:{{{KEYS}}}")]), KEYS)],
+    );
+    workloads
+}
+
+fn add(
+    workloads: &mut Vec<Workload>,
+    name: &str,
+    commands: &[&[&str]],
+    preload: impl Fn() -> Vec<(Template, u64)>,
+) {
+    for pipeline in [1, 16, 64] {
+        workloads.push(Workload {
+            name: name.to_owned(),
+            group: Group::Command,
+            templates: commands.iter().map(|args| template(args)).collect(),
+            preload: preload(),
+            connections: 50,
+            pipeline,
+            targets: command_targets(pipeline),
+            answers: Answers::Equal,
+        });
+    }
+}
+
+/// The scripts, called by the SHA1 that `sha` gives for a name in [`SCRIPTS`].
+pub fn scripts(sha: impl Fn(&str) -> String) -> Vec<Workload> {
+    let mut workloads = Vec::new();
+    let mut push = |name: &str,
+                    (connections, pipeline): (usize, usize),
+                    script: &str,
+                    tail: &[&str],
+                    preload: Vec<(Template, u64)>,
+                    targets: &[Target],
+                    answers: Answers| {
+        let sha = sha(script);
+        let mut args = vec!["EVALSHA", &sha];
+        args.extend_from_slice(tail);
+        workloads.push(Workload {
+            name: name.to_owned(),
+            group: Group::Script,
+            templates: vec![template(&args)],
+            preload,
+            connections,
+            pipeline,
+            targets: targets.to_vec(),
+            answers,
+        });
+    };
+    let key = format!("key:{{{KEYS}}}");
+    let value = "v".repeat(16);
+    let strings = || vec![(template(&["SET", &key, &value]), KEYS)];
+    for pipeline in [1, 16] {
+        let targets = [Target::SpeedMin(1.5)];
+        let call = ["1", &key];
+        let name = "EVALSHA, one GET";
+        push(name, (50, pipeline), "one-call", &call, strings(), &targets, Answers::Equal);
+    }
+    for objects in [10, 100, 1000] {
+        let list: Vec<String> = (0..objects).map(order).collect();
+        let stored = format!("[{}]", list.join(","));
+        let more = format!("[{}]", order(objects));
+        let preload = vec![(template(&["SET", "orders", &stored]), 1)];
+        let targets: &[Target] = if objects == 100 { &[Target::SpeedMin(2.0)] } else { &[] };
+        let call = ["2", "orders", "merged:{100}", &more];
+        let name = format!("JSON merge, {objects} objects");
+        push(&name, (16, 1), "merge", &call, preload, targets, Answers::Reordered);
+    }
+    for pipeline in [1, 16] {
+        let call = ["1", "fixed:{10000}", "100", "3600"];
+        let name = "rate limiter, fixed window";
+        push(name, (50, pipeline), "fixed-window", &call, Vec::new(), &[], Answers::Any);
+        let call = ["1", "sliding:{1000}", "1000000", "3600000", "request-{1000000000}"];
+        let name = "rate limiter, sliding window";
+        push(name, (50, pipeline), "sliding-window", &call, Vec::new(), &[], Answers::Equal);
+    }
+    let call = ["1", "counter:{100}"];
+    let faster = [Target::SpeedMin(5.0)];
+    push("1,000 INCR", (8, 1), "incr-1000", &call, Vec::new(), &faster, Answers::Equal);
+    let keys: Vec<String> = (0..100).map(|index| format!("pair:{index}")).collect();
+    let mut call = vec!["100"];
+    call.extend(keys.iter().map(String::as_str));
+    let preload = keys.iter().map(|key| (template(&["SET", key, "some value"]), 1)).collect();
+    push("100 GET+SET pairs", (8, 1), "pairs-100", &call, preload, &[], Answers::Equal);
+    let faster = [Target::SpeedMin(4.0)];
+    push("numeric loop of 1e6", (2, 1), "numeric-loop", &["0"], Vec::new(), &[], Answers::Equal);
+    let name = "string of 1e5 parts";
+    push(name, (2, 1), "string-building", &["0"], Vec::new(), &faster, Answers::Equal);
+    let call = ["0", "1{100000}"];
+    push("sort of 10,000", (2, 1), "sort", &call, Vec::new(), &[], Answers::Equal);
+    workloads
+}
+
+/// An order as the examples' producers make it.
+fn order(id: u32) -> String {
+    format!(
+        r#"{{"id":{id},"customer":"customer-{}","amount":{}.25,"tags":["new","web"],"paid":true}}"#,
+        id % 97,
+        id % 500
+    )
+}
+
+/// What fills a server to weigh it.
+pub struct MemoryLoad {
+    pub name: &'static str,
+    pub template: Template,
+    pub count: u64,
+    /// Bytes per item relative to Redis, at most.
+    pub target: Option<f64>,
+}
+
+pub fn memory_loads(count: u64) -> Vec<MemoryLoad> {
+    let key = format!("key:{{{count}}}");
+    let load =
+        |name, args: &[&str], target| MemoryLoad { name, template: template(args), count, target };
+    vec![
+        load("string key, 16 B value", &["SET", &key, "sixteen bytes it"], Some(0.85)),
+        load(
+            "hash of 3 fields",
+            &["HSET", &key, "name", "user {1000}", "visits", "17", "plan", "pro"],
+            None,
+        ),
+        load(
+            "member of one sorted set",
+            &["ZADD", "board", &format!("{{{count}}}"), &format!("member:{{{count}}}")],
+            None,
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::Numbers;
+    use super::*;
+
+    /// Every template must be one well-formed command: the parser of the load generator reads an
+    /// array of bulk strings as readily as a reply.
+    #[test]
+    fn every_template_is_one_command() {
+        let mut all = commands();
+        all.extend(scripts(|name| {
+            assert!(SCRIPTS.iter().any(|script| script.name == name), "{name}");
+            "f".repeat(40)
+        }));
+        assert!(all.len() > 40);
+        for workload in &all {
+            for template in
+                workload.templates.iter().chain(workload.preload.iter().map(|(one, _)| one))
+            {
+                let mut out = Vec::new();
+                template.append(&mut out, &mut Numbers::Random(7));
+                let end = super::super::wire::reply_end(&out, 0);
+                assert_eq!(end, Ok(Some(out.len())), "{}", workload.name);
+            }
+        }
+    }
+}
