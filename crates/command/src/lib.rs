@@ -13,12 +13,19 @@ pub mod keys;
 pub mod keyspace;
 pub mod object;
 pub mod row;
+pub mod set;
+mod set_ops;
+mod set_scan;
 pub mod string;
 pub mod string_counter;
 pub mod string_lcs;
 pub mod string_range;
 #[cfg(test)]
 mod testing;
+pub mod zset;
+mod zset_ops;
+mod zset_pop;
+mod zset_range;
 
 pub use call::{Blocking, Call, Handler, OnTimeout, Wait};
 pub use error::{Error, Result};
@@ -35,4 +42,10 @@ pub const FAMILIES: &[&[Command<Handler>]] = &[
     expire::TABLE,
     keyspace::TABLE,
     object::TABLE,
+    set::TABLE,
+    set_ops::TABLE,
+    zset::TABLE,
+    zset_range::TABLE,
+    zset_ops::TABLE,
+    zset_pop::TABLE,
 ];
