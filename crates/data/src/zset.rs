@@ -72,11 +72,53 @@ fn packed_find(entries: &Listpack, member: &[u8]) -> Option<(Position, usize, f6
     entries.get(at).map(|entry| (at, rank, split(entry).1))
 }
 
-fn packed_insert(entries: &mut Listpack, member: &[u8], score: f64) {
-    let (at, _) = packed_partition(entries, |other, other_score| {
-        other_score < score || other_score == score && other < member
-    });
-    entries.insert_parts(at, &[&score.to_le_bytes(), member]);
+/// Where a member is in a listpack and where it belongs with a score: one pass finds both.
+struct PackedPlace {
+    found: Option<(Position, f64)>,
+    /// The first other entry that stands behind (score, member), or the end.
+    target: Position,
+}
+
+fn packed_place(entries: &Listpack, member: &[u8], score: f64) -> PackedPlace {
+    let mut found = None;
+    let mut target = None;
+    let mut at = entries.first();
+    while let Some(entry) = entries.get(at) {
+        let (other, other_score) = split(entry);
+        if other == member {
+            found = Some((at, other_score));
+        } else if target.is_none()
+            && (other_score > score || other_score == score && other > member)
+        {
+            target = Some(at);
+        }
+        if found.is_some() && target.is_some() {
+            break;
+        }
+        at = entries.after(at);
+    }
+    PackedPlace { found, target: target.unwrap_or(entries.end()) }
+}
+
+/// Gives the entry at `from` another score; `target` is where it then belongs.
+fn packed_rescore(
+    entries: &mut Listpack,
+    from: Position,
+    target: Position,
+    member: &[u8],
+    score: f64,
+) {
+    let score = score.to_le_bytes();
+    let parts: [&[u8]; 2] = [&score, member];
+    if target == entries.after(from) {
+        entries.replace_parts(from, &parts);
+    } else if target > from {
+        entries.insert_parts(target, &parts);
+        entries.remove(from);
+    } else {
+        entries.remove(from);
+        entries.insert_parts(target, &parts);
+    }
 }
 
 impl Default for Zset {
@@ -189,10 +231,10 @@ impl Zset {
     pub fn insert(&mut self, member: &[u8], score: f64, limits: &Limits) -> Option<f64> {
         debug_assert!(!score.is_nan(), "callers refuse NaN");
         if let Form::Packed(entries) = &mut self.0 {
-            if let Some((at, _, old)) = packed_find(entries, member) {
+            let PackedPlace { found, target } = packed_place(entries, member, score);
+            if let Some((from, old)) = found {
                 if old != score {
-                    entries.remove(at);
-                    packed_insert(entries, member, score);
+                    packed_rescore(entries, from, target, member, score);
                 }
                 return Some(old);
             }
@@ -200,7 +242,7 @@ impl Zset {
                 && member.len() <= limits.zset_max_listpack_value
                 && entries.has_room(1, entry_size(SCORE + member.len()))
             {
-                packed_insert(entries, member, score);
+                entries.insert_parts(target, &[&score.to_le_bytes(), member]);
                 return None;
             }
             self.make_ranked(1);
