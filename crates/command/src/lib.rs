@@ -9,8 +9,13 @@ pub mod call;
 pub mod error;
 pub mod expire;
 pub mod generic;
+pub mod hash;
+mod hash_scan;
 pub mod keys;
 pub mod keyspace;
+pub mod list;
+mod list_blocking;
+mod list_move;
 pub mod object;
 pub mod row;
 pub mod set;
@@ -48,4 +53,9 @@ pub const FAMILIES: &[&[Command<Handler>]] = &[
     zset_range::TABLE,
     zset_ops::TABLE,
     zset_pop::TABLE,
+    list::TABLE,
+    list_move::TABLE,
+    list_blocking::TABLE,
+    hash::TABLE,
+    hash_scan::TABLE,
 ];
