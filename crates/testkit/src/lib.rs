@@ -10,6 +10,7 @@ pub mod replay;
 pub mod rewrite;
 pub mod run;
 pub mod server;
+pub mod stress;
 pub mod talk;
 pub mod value;
 

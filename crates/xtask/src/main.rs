@@ -4,12 +4,14 @@
 
 mod bench;
 mod talk;
+mod test;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <task>
   bench  measure beside redis-server (see `cargo xtask bench --help`)
-  talk   run talk files (see `cargo xtask talk --help`)";
+  talk   run talk files (see `cargo xtask talk --help`)
+  test   run everything, or some stages (see `cargo xtask test --help`)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
     let outcome = match task {
         "bench" => bench::main(rest),
         "talk" => talk::main(rest),
+        "test" => test::main(rest),
         _ => Err(USAGE.to_owned()),
     };
     match outcome {

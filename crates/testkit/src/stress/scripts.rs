@@ -1,0 +1,115 @@
+//! Scripts that would not end or would take everything.
+
+use std::time::Duration;
+
+use super::{Arena, Verdict, call, connect, expect};
+use crate::poll;
+use crate::value::Value;
+
+/// Endless in the interpreter, compiled, in calls, in C functions, in handlers of errors.
+const ENDLESS: &[(&str, &str)] = &[
+    ("an empty loop", "while true do end"),
+    ("a compiled loop", "local n = 0 for i = 1, 1e18 do n = n + i end return n"),
+    ("a loop of calls", "while true do redis.call('GET', 'k') end"),
+    ("a loop of writes", "while true do redis.call('INCR', 'n') end"),
+    ("pcall", "while true do pcall(function() while true do end end) end"),
+    ("xpcall", "xpcall(function() error('x') end, function() while true do end end)"),
+    ("a coroutine", "coroutine.wrap(function() while true do end end)()"),
+    (
+        "recursion",
+        "local function f(n) if n == 0 then return 0 end return f(n - 1) end \
+                   while true do f(100) end",
+    ),
+    ("string building", "while true do local s = '' for i = 1, 1000 do s = s .. 'x' end end"),
+    ("tables", "while true do local t = {} for i = 1, 1000 do t[i] = {i} end end"),
+    ("JSON", "local t = {1, 2, {3}} while true do t = cjson.decode(cjson.encode(t)) end"),
+    (
+        "a metamethod",
+        "local t = setmetatable({}, {__index = function(t, k) return t[k + 1] end}) \
+                      while true do pcall(function() return t[1] end) end",
+    ),
+];
+
+pub fn killed(arena: &Arena) -> Verdict {
+    let server = arena.start(2, &["--busy-reply-threshold", "100"])?;
+    let mut others = [connect(&server)?, connect(&server)?, connect(&server)?];
+    for (name, script) in ENDLESS {
+        // Redis cannot end these two.
+        if arena.oracle && (name.contains("writes") || *name == "xpcall") {
+            continue;
+        }
+        call(&mut others[0], &["SET", "k", "v"])?;
+        call(&mut others[0], &["SET", "n", "7"])?;
+        let mut runner = connect(&server)?;
+        runner.send(&["EVAL", script, "2", "k", "n"]).map_err(|error| error.to_string())?;
+        let mut last = String::new();
+        let killed = poll(Duration::from_secs(20), || {
+            let [first, second, _] = &mut others;
+            // Everybody hears BUSY before the script is killed.
+            for client in [first, second] {
+                let reply = client.call(&["INCR", "n"]).ok()?;
+                last = reply.to_talk();
+                if !last.starts_with("-BUSY ") {
+                    return None;
+                }
+            }
+            let reply = others[2].call(&["SCRIPT", "KILL"]).ok()?;
+            last = reply.to_talk();
+            (last == "+OK").then_some(())
+        });
+        expect(killed.is_some(), || format!("{name}: not killed; the last reply was {last}"))?;
+        let reply = runner.read(Duration::from_secs(20));
+        let reply = reply.map_err(|error| format!("{name}: the killed script: {error}"))?;
+        let told = matches!(&reply, Value::Error(text)
+            if String::from_utf8_lossy(text).contains("Script killed by user with SCRIPT KILL"));
+        expect(told, || format!("{name}: its client heard {}", reply.to_talk()))?;
+        let alive = poll(Duration::from_secs(10), || {
+            let replies: Option<Vec<Value>> =
+                others.iter_mut().map(|client| client.call(&["GET", "n"]).ok()).collect();
+            let replies = replies?;
+            last = replies[0].to_talk();
+            (!replies.iter().any(Value::is_error)).then_some(())
+        });
+        expect(alive.is_some(), || format!("{name}: afterwards GET answers {last}"))?;
+        let after = call(&mut others[0], &["EVAL", "return 1 + 1", "0"])?;
+        expect(after == Value::Integer(2), || format!("{name}: then EVAL: {}", after.to_talk()))?;
+    }
+    Ok(format!("{} kinds of endless script", ENDLESS.len()))
+}
+
+pub fn memory_limit(arena: &Arena) -> Verdict {
+    if arena.oracle {
+        return Ok("not for Redis, which has no such limit".to_owned());
+    }
+    let server = arena.start(2, &["--lua-memory-limit", "64mb"])?;
+    let mut client = connect(&server)?;
+    let scripts = [
+        "local t = {} for i = 1, 1e9 do t[i] = {i} end",
+        "local s = 'x' while true do s = s .. s end",
+        "return string.rep('x', 1e12)",
+        "local t = {} for i = 1, 1e9 do t[i] = string.rep('x', 1000) .. i end",
+        "local t = {} while true do t[#t + 1] = redis.call('GET', 'k') .. #t end",
+        "local t = {} while true do pcall(function() t[#t + 1] = string.rep('y', 1e6) .. #t end) \
+         if #t > 1e6 then break end end",
+    ];
+    call(&mut client, &["SET", "k", &"v".repeat(10_000)])?;
+    let mut peak = 0;
+    for round in 0..4 {
+        for (number, script) in scripts.iter().enumerate() {
+            if number == 5 {
+                // It catches the error and goes on: only SCRIPT KILL ends that one.
+                continue;
+            }
+            let reply = client.call(&["EVAL", script, "0"]).map_err(|error| {
+                format!("round {round}, script {number}: {error}\n{}", server.log())
+            })?;
+            expect(reply.is_error(), || format!("script {number}: {}", reply.to_talk()))?;
+            let resident = server.resident_bytes().map_err(|error| error.to_string())?;
+            peak = peak.max(resident >> 20);
+            let after = call(&mut client, &["EVAL", "return redis.call('STRLEN', 'k')", "0"])?;
+            expect(after == Value::Integer(10_000), || after.to_talk())?;
+        }
+    }
+    expect(peak < 512, || format!("the process grew to {peak} MiB"))?;
+    Ok(format!("{} failures, {peak} MiB at most", 4 * (scripts.len() - 1)))
+}
