@@ -72,7 +72,7 @@ pub const TABLE: &[Command<Handler>] = &[
         .flags(WRITE | FAST)
         .keys(&[KeySpec::at(1, k::RW | k::ACCESS | k::DELETE), KeySpec::at(2, k::RW | k::INSERT)])
         .summary("Moves a member from one set to another.")
-        .syntax("source destination member"),
+        .syntax("source:key destination:key member"),
     row("sscan", -3, sscan)
         .flags(READONLY)
         .keys(&[KeySpec::first(k::RO | k::ACCESS)])

@@ -44,7 +44,7 @@ pub const TABLE: &[Command<Handler>] = &[
         .keys(STORES)
         .complexity(INTER)
         .summary("Stores the members that all sets have.")
-        .syntax("destination key [key ...]"),
+        .syntax("destination:key key [key ...]"),
     row("sunion", -2, sunion)
         .flags(READONLY)
         .keys(READS)
@@ -57,7 +57,7 @@ pub const TABLE: &[Command<Handler>] = &[
         .keys(STORES)
         .complexity(ALL_MEMBERS)
         .summary("Stores the members that any of the sets has.")
-        .syntax("destination key [key ...]"),
+        .syntax("destination:key key [key ...]"),
     row("sdiff", -2, sdiff)
         .flags(READONLY)
         .keys(READS)
@@ -70,7 +70,7 @@ pub const TABLE: &[Command<Handler>] = &[
         .keys(STORES)
         .complexity(ALL_MEMBERS)
         .summary("Stores the members of the first set that no other set has.")
-        .syntax("destination key [key ...]"),
+        .syntax("destination:key key [key ...]"),
 ];
 
 /// The sets of the given keys in their order, `None` for keys that are not there.
