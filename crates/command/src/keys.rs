@@ -178,6 +178,28 @@ impl Row {
         Ok(out)
     }
 
+    /// Positions of all keys among `args`, with the key flags that hold for these arguments.
+    pub fn keys_with_flags(&self, args: &[&[u8]]) -> Result<Vec<(usize, u16)>, InvalidKeys> {
+        let mut keys = Vec::new();
+        for spec in self.keys.iter().filter(|spec| spec.flags & key_flag::NOT_KEY == 0) {
+            let mut out = KeyPositions::new();
+            spec.positions(args, &mut out).ok_or(InvalidKeys)?;
+            let flags = match spec.flags & key_flag::VARIABLE_FLAGS {
+                0 => spec.flags,
+                _ => self.actual_flags(args, spec.flags & !key_flag::VARIABLE_FLAGS),
+            };
+            keys.extend(out.into_iter().map(|at| (at, flags)));
+        }
+        Ok(keys)
+    }
+
+    /// What a command does to its key when that depends on its options: SET without GET does not
+    /// look at the old value.
+    fn actual_flags(&self, args: &[&[u8]], flags: u16) -> u16 {
+        let reads = args.iter().skip(3).any(|arg| arg.eq_ignore_ascii_case(b"GET"));
+        if self.name == "set" && !reads { key_flag::OW | key_flag::UPDATE } else { flags }
+    }
+
     /// First, last and step as COMMAND's old-style answer gives them.
     pub fn legacy_range(&self) -> (i64, i64, i64) {
         let Some(first) = self.keys.first() else { return (0, 0, 0) };

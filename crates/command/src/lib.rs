@@ -25,6 +25,7 @@ pub mod string;
 pub mod string_counter;
 pub mod string_lcs;
 pub mod string_range;
+pub mod syntax;
 #[cfg(test)]
 mod testing;
 pub mod zset;

@@ -24,33 +24,14 @@ pub struct Hash(Form);
 
 enum Form {
     Packed(Listpack),
-    Hashed(Box<Hashed>),
-}
-
-#[derive(Default)]
-struct Hashed {
-    table: Table<Field>,
-    /// What the allocator gave for the fields.
-    field_bytes: usize,
-}
-
-impl Hashed {
-    fn with_capacity(count: usize) -> Box<Hashed> {
-        Box::new(Hashed { table: Table::with_capacity(count), field_bytes: 0 })
-    }
-
-    /// Adds a field known to be absent.
-    fn add_new(&mut self, hash: u64, field: Field) {
-        self.field_bytes += field.memory_bytes();
-        self.table.insert_unique(hash, field, hash_of);
-    }
+    Hashed(Box<Table<Field>>),
 }
 
 impl fmt::Debug for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Form::Packed(fields) => fields.fmt(f),
-            Form::Hashed(hashed) => f.debug_set().entries(&hashed.table).finish(),
+            Form::Hashed(fields) => f.debug_set().entries(fields.iter()).finish(),
         }
     }
 }
@@ -65,11 +46,11 @@ impl Clone for Hash {
     fn clone(&self) -> Hash {
         Hash(match &self.0 {
             Form::Packed(fields) => Form::Packed(fields.clone()),
-            Form::Hashed(hashed) => {
-                let mut copy = Hashed::with_capacity(hashed.table.len());
-                for stored in &hashed.table {
+            Form::Hashed(table) => {
+                let mut copy = Box::new(Table::with_capacity(table.len()));
+                for stored in table.iter() {
                     let (field, value) = stored.pair();
-                    copy.add_new(hash_of(stored), Field::new(field, value));
+                    copy.insert_unique(hash_of(stored), Field::new(field, value), hash_of);
                 }
                 Form::Hashed(copy)
             }
@@ -99,7 +80,7 @@ impl Hash {
     pub fn len(&self) -> usize {
         match &self.0 {
             Form::Packed(fields) => fields.len() / 2,
-            Form::Hashed(hashed) => hashed.table.len(),
+            Form::Hashed(table) => table.len(),
         }
     }
 
@@ -115,12 +96,14 @@ impl Hash {
         }
     }
 
-    /// Bytes allocated, the handle excluded.
+    /// Bytes allocated, the handle excluded. O(n) for a table.
     pub fn memory_bytes(&self) -> usize {
         match &self.0 {
             Form::Packed(fields) => fields.memory_bytes(),
-            Form::Hashed(hashed) => {
-                class_size(size_of::<Hashed>()) + hashed.table.memory_bytes() + hashed.field_bytes
+            Form::Hashed(table) => {
+                class_size(size_of::<Table<Field>>())
+                    + table.memory_bytes()
+                    + table.iter().map(Field::memory_bytes).sum::<usize>()
             }
         }
     }
@@ -129,9 +112,8 @@ impl Hash {
     pub fn get(&self, field: &[u8]) -> Option<&[u8]> {
         match &self.0 {
             Form::Packed(fields) => fields.get(value_position(fields, field)?),
-            Form::Hashed(hashed) => {
-                let is_field = |stored: &Field| stored.name() == field;
-                hashed.table.find(hash_bytes(field), is_field).map(Field::value)
+            Form::Hashed(table) => {
+                table.find(hash_bytes(field), |stored| stored.name() == field).map(Field::value)
             }
         }
     }
@@ -159,15 +141,13 @@ impl Hash {
             }
             self.make_table(1);
         }
-        let Form::Hashed(hashed) = &mut self.0 else { unreachable!("a table since above") };
+        let Form::Hashed(table) = &mut self.0 else { unreachable!("a table since above") };
         let hash = hash_bytes(field);
-        if let Some(stored) = hashed.table.find_mut(hash, |stored| stored.name() == field) {
-            hashed.field_bytes -= stored.memory_bytes();
+        if let Some(stored) = table.find_mut(hash, |stored| stored.name() == field) {
             stored.set_value(value);
-            hashed.field_bytes += stored.memory_bytes();
             return false;
         }
-        hashed.add_new(hash, Field::new(field, value));
+        table.insert_unique(hash, Field::new(field, value), hash_of);
         true
     }
 
@@ -181,15 +161,9 @@ impl Hash {
                 }
                 None => false,
             },
-            Form::Hashed(hashed) => {
+            Form::Hashed(table) => {
                 let is_field = |stored: &Field| stored.name() == field;
-                match hashed.table.remove(hash_bytes(field), is_field, hash_of) {
-                    Some(removed) => {
-                        hashed.field_bytes -= removed.memory_bytes();
-                        true
-                    }
-                    None => false,
-                }
+                table.remove(hash_bytes(field), is_field, hash_of).is_some()
             }
         }
     }
@@ -198,7 +172,7 @@ impl Hash {
     pub fn iter(&self) -> Iter<'_> {
         Iter(match &self.0 {
             Form::Packed(fields) => IterForm::Packed(fields.iter()),
-            Form::Hashed(hashed) => IterForm::Hashed(hashed.table.iter()),
+            Form::Hashed(table) => IterForm::Hashed(table.iter()),
         })
     }
 
@@ -210,7 +184,7 @@ impl Hash {
                 self.iter().for_each(|(field, value)| visit(field, value));
                 0
             }
-            Form::Hashed(hashed) => scan_table(&hashed.table, cursor, count, |stored| {
+            Form::Hashed(table) => scan_table(table, cursor, count, |stored| {
                 let (field, value) = stored.pair();
                 visit(field, value);
             }),
@@ -227,7 +201,7 @@ impl Hash {
                 let at = fields.seek(below(rng, fields.len() / 2) * 2);
                 Some((fields.get(at)?, fields.get(fields.after(at))?))
             }
-            Form::Hashed(hashed) => hashed.table.random(rng).map(Field::pair),
+            Form::Hashed(table) => table.random(rng).map(Field::pair),
         }
     }
 
@@ -242,18 +216,18 @@ impl Hash {
                 let pairs: Vec<_> = self.iter().collect();
                 distinct(rng, pairs.len(), count).into_iter().map(|at| pairs[at]).collect()
             }
-            Form::Hashed(hashed) => {
-                distinct_of_table(&hashed.table, count, rng).into_iter().map(Field::pair).collect()
+            Form::Hashed(table) => {
+                distinct_of_table(table, count, rng).into_iter().map(Field::pair).collect()
             }
         }
     }
 
     fn make_table(&mut self, additional: usize) {
-        let mut hashed = Hashed::with_capacity(self.len() + additional);
+        let mut table = Box::new(Table::with_capacity(self.len() + additional));
         for (field, value) in self.iter() {
-            hashed.add_new(hash_bytes(field), Field::new(field, value));
+            table.insert_unique(hash_bytes(field), Field::new(field, value), hash_of);
         }
-        self.0 = Form::Hashed(hashed);
+        self.0 = Form::Hashed(table);
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`Client`] belongs to the worker of its connection. [`ClientInfo`] is the part that other
 //! threads may look at (CLIENT LIST, CLIENT KILL); its fields are atomics or have their own lock.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 
@@ -45,6 +46,8 @@ pub struct ClientInfo {
     pub shard_subscriptions: AtomicUsize,
     /// Commands queued in MULTI; -1 outside.
     pub multi: AtomicI64,
+    /// What those commands take.
+    pub multi_bytes: AtomicUsize,
     pub watching: AtomicUsize,
     pub last_active_ms: AtomicI64,
     /// Index of the last command in the command table.
@@ -58,6 +61,7 @@ pub struct ClientInfo {
     pub is_unix_socket: bool,
     pub no_evict: AtomicBool,
     pub no_touch: AtomicBool,
+    /// Killed: its worker will close it, and it runs nothing more.
     pub is_closing: AtomicBool,
     /// Set while it is blocked.
     pub waiter: Mutex<Option<Arc<Waiter>>>,
@@ -84,6 +88,7 @@ impl ClientInfo {
             patterns: AtomicUsize::new(0),
             shard_subscriptions: AtomicUsize::new(0),
             multi: AtomicI64::new(-1),
+            multi_bytes: AtomicUsize::new(0),
             watching: AtomicUsize::new(0),
             last_active_ms: AtomicI64::new(now_ms),
             last_command: AtomicUsize::new(NO_COMMAND),
@@ -99,6 +104,14 @@ impl ClientInfo {
             is_closing: AtomicBool::new(false),
             waiter: Mutex::new(None),
         }
+    }
+}
+
+impl ClientInfo {
+    /// Whether it connects from this machine.
+    pub fn is_local(&self) -> bool {
+        let address = self.address.parse::<SocketAddr>();
+        self.is_unix_socket || address.is_ok_and(|address| address.ip().is_loopback())
     }
 }
 

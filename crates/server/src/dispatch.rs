@@ -64,6 +64,7 @@ pub fn run(
             client.transaction.queued_bytes += args.iter().map(|arg| arg.len() + 16).sum::<usize>();
             client.transaction.queued.push(Queued { command: command.id, args });
             client.info.multi.store(client.transaction.queued.len() as i64, Ordering::Relaxed);
+            client.info.multi_bytes.store(client.transaction.queued_bytes, Ordering::Relaxed);
             Reply::new(&mut connection.output, client.protocol).status("QUEUED");
         }
         Verdict::Run(command) => {
@@ -117,7 +118,9 @@ fn checked(
     };
     let row = command.row;
     let refuse = |error| Verdict::Refuse(Some(command), error);
-    if !client.is_authenticated && !row.has(flag::NO_AUTH) {
+    // A connection from when there was a password needs none once it is gone.
+    let needs_password = !client.is_authenticated && !shift.config.requirepass.is_empty();
+    if needs_password && !row.has(flag::NO_AUTH) {
         return refuse(Error::NO_AUTH);
     }
     if client.transaction.is_open && row.has(flag::NO_MULTI) {

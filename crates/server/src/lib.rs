@@ -9,6 +9,7 @@ pub mod config;
 pub mod connection;
 pub mod dispatch;
 mod help;
+mod limits;
 mod listener;
 pub mod log;
 pub mod mailbox;
@@ -33,9 +34,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use config::{Config, ConfigStore, Loaded};
+use listener::Listeners;
 use mailbox::Mailbox;
 use server::Server;
-use worker::{WAKER, WorkerLoop};
+use worker::{FIRST_LISTENER, WAKER, WorkerLoop};
 
 /// The version of Redis whose behaviour clients may rely on; they gate features on it.
 pub const REDIS_VERSION: &str = "7.2.4";
@@ -50,23 +52,24 @@ fn workers(config: &Config) -> usize {
 }
 
 fn set_up_log(config: &Config) -> Result<(), String> {
-    log::set_level(match config.loglevel {
-        config::LogLevel::Debug => log::Level::Debug,
-        config::LogLevel::Verbose => log::Level::Verbose,
-        config::LogLevel::Notice => log::Level::Notice,
-        config::LogLevel::Warning => log::Level::Warning,
-    });
+    log::set_level(config.loglevel.into());
     let path = config.logfile.to_string();
     log::set_file(&path).map_err(|error| format!("can't open the log file '{path}': {error}"))
 }
 
 /// Serves until a signal or SHUTDOWN ends it. The error is one line for the user.
-pub fn run(loaded: Loaded) -> Result<(), String> {
+pub fn run(mut loaded: Loaded) -> Result<(), String> {
+    if let Err(possible) = limits::allow_clients(loaded.config.maxclients) {
+        loaded.warnings.push(format!(
+            "The kernel does not allow enough open files: maxclients is {possible} and not {}",
+            loaded.config.maxclients
+        ));
+        loaded.config.maxclients = possible;
+    }
     let config = Arc::new(ConfigStore::new(loaded.config, loaded.file));
     let snapshot = config.current();
     set_up_log(&snapshot)?;
     let count = workers(&snapshot);
-    let mut listeners = Some(listener::open(&snapshot)?);
 
     let failed = |error: io::Error| format!("could not set up the event loops: {error}");
     let mut polls = Vec::with_capacity(count);
@@ -76,7 +79,9 @@ pub fn run(loaded: Loaded) -> Result<(), String> {
         mailboxes.push(Mailbox::new(Waker::new(poll.registry(), WAKER).map_err(failed)?));
         polls.push(poll);
     }
-    let server = Arc::new(Server::new(config, mailboxes));
+    let registry = polls[0].registry().try_clone().map_err(failed)?;
+    let listeners = Listeners::open(&snapshot, registry, FIRST_LISTENER)?;
+    let server = Arc::new(Server::new(config, mailboxes, listeners));
     start_reclaiming(&server);
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let handle = signals.handle();
@@ -104,12 +109,11 @@ pub fn run(loaded: Loaded) -> Result<(), String> {
         });
         let mut threads = Vec::with_capacity(count);
         for (id, poll) in polls.into_iter().enumerate() {
-            let listeners = listeners.take().unwrap_or_default();
             let server = server.clone();
             let name = format!("worker-{id}");
             let worker = thread::Builder::new().name(name).spawn_scoped(scope, move || {
                 memory::register_thread();
-                WorkerLoop::new(server, id, poll, listeners).map(|worker| worker.run())
+                WorkerLoop::new(server, id, poll).map(|worker| worker.run())
             });
             threads.push(worker.map_err(failed)?);
         }

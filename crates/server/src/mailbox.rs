@@ -15,6 +15,14 @@ pub struct Address {
     pub client: u64,
 }
 
+/// What a client whose waiter was cancelled is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitEnd {
+    /// As if its time were over.
+    Timeout,
+    Error,
+}
+
 pub enum Mail {
     /// A connection to serve from now on.
     Accepted(Stream),
@@ -22,6 +30,8 @@ pub enum Mail {
     Push(Address, Arc<[u8]>),
     /// The reply of a blocked client, which goes on after it.
     Unblocked(Address, Vec<u8>),
+    /// CLIENT UNBLOCK has cancelled the waiter of a blocked client.
+    WaitEnded(Address, WaitEnd),
     /// CLIENT KILL.
     Kill(Address),
     /// Look again at connections that CLIENT PAUSE held back.

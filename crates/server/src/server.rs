@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::client::ClientInfo;
 use crate::config::ConfigStore;
+use crate::listener::Listeners;
 use crate::mailbox::{Address, Mail, Mailbox};
 use crate::pubsub::PubSub;
 use crate::script::Scripts;
@@ -28,6 +29,21 @@ pub struct Pause {
     pub writes_only: AtomicBool,
 }
 
+impl Pause {
+    /// Of two pauses the one that ends later and the one that holds back more both count.
+    pub fn extend(&self, until_ms: i64, writes_only: bool, now_ms: i64) {
+        let is_new = self.until_ms.load(Ordering::Acquire) <= now_ms;
+        if is_new || !writes_only {
+            self.writes_only.store(writes_only, Ordering::Relaxed);
+        }
+        self.until_ms.fetch_max(until_ms, Ordering::AcqRel);
+    }
+
+    pub fn end(&self) {
+        self.until_ms.store(0, Ordering::Release);
+    }
+}
+
 /// How the server was told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -39,6 +55,7 @@ pub enum Shutdown {
 pub struct Server {
     pub engine: Engine,
     pub config: Arc<ConfigStore>,
+    pub listeners: Listeners,
     pub mailboxes: Vec<Mailbox>,
     pub clients: Mutex<BTreeMap<u64, Arc<ClientInfo>>>,
     pub connected: AtomicUsize,
@@ -75,12 +92,13 @@ pub fn random_hex(digits: usize) -> String {
 }
 
 impl Server {
-    pub fn new(config: Arc<ConfigStore>, mailboxes: Vec<Mailbox>) -> Server {
+    pub fn new(config: Arc<ConfigStore>, mailboxes: Vec<Mailbox>, listeners: Listeners) -> Server {
         let workers = mailboxes.len();
         Server {
             // One more than workers: threads that are not workers share the last gate's id.
             engine: Engine::new(workers + 1),
             config,
+            listeners,
             mailboxes,
             clients: Mutex::default(),
             connected: AtomicUsize::new(0),

@@ -78,6 +78,11 @@ impl Slowlog {
         self.len() == 0
     }
 
+    /// Drops the oldest entries beyond this many.
+    pub fn shorten(&self, len_max: usize) {
+        self.0.lock().entries.truncate(len_max);
+    }
+
     pub fn reset(&self) {
         self.0.lock().entries.clear();
     }

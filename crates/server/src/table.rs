@@ -104,17 +104,26 @@ impl CommandTable {
         self.by_name.get(&*lower).map(|&id| &self.all[id])
     }
 
+    /// The command or subcommand that arguments begin with, whatever else they are.
+    pub fn resolve(&self, args: &[&[u8]]) -> Option<&Registered> {
+        let found = self.by_name(args[0])?;
+        match args.get(1) {
+            Some(wanted) if !found.subcommands.is_empty() => self.subcommand(found, wanted),
+            _ => Some(found),
+        }
+    }
+
+    fn subcommand(&self, container: &Registered, wanted: &[u8]) -> Option<&Registered> {
+        let mut all = container.subcommands.iter().map(|&id| &self.all[id]);
+        all.find(|sub| sub.row.name.as_bytes().eq_ignore_ascii_case(wanted))
+    }
+
     /// The command these arguments call: subcommands resolved, arity checked.
     pub fn find(&self, args: &[&[u8]]) -> Result<&Registered, Error> {
         let Some(mut found) = self.by_name(args[0]) else { return Err(unknown_command(args)) };
         if !found.subcommands.is_empty() && args.len() > 1 {
             let wanted = args[1];
-            let subcommand = found
-                .subcommands
-                .iter()
-                .map(|&id| &self.all[id])
-                .find(|sub| sub.row.name.as_bytes().eq_ignore_ascii_case(wanted));
-            match subcommand {
+            match self.subcommand(found, wanted) {
                 Some(subcommand) => found = subcommand,
                 None => return Err(unknown_subcommand(found, wanted)),
             }

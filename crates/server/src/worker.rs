@@ -23,8 +23,8 @@ use smallvec::SmallVec;
 use crate::client::{Client, ClientInfo};
 use crate::config::{Config, ConfigView};
 use crate::connection::{Connection, Hold, Stream};
-use crate::listener::Listener;
-use crate::mailbox::{Address, Mail};
+use crate::listener::LISTENERS_MAX;
+use crate::mailbox::{Address, Mail, WaitEnd};
 use crate::server::{Server, unix_ms};
 use crate::stats::WorkerStats;
 use crate::{dispatch, memory};
@@ -43,7 +43,7 @@ const GATE_PATIENCE: Duration = Duration::from_millis(20);
 
 pub const WAKER: Token = Token(usize::MAX);
 /// Listeners have the tokens from here on.
-pub const FIRST_LISTENER: usize = usize::MAX - 64;
+pub const FIRST_LISTENER: usize = WAKER.0 - LISTENERS_MAX;
 
 /// What stays the same until the configuration changes.
 pub struct Shift {
@@ -78,7 +78,6 @@ pub struct WorkerLoop {
     pub id: usize,
     poll: RefCell<Poll>,
     registry: Registry,
-    listeners: RefCell<Vec<Listener>>,
     connections: RefCell<Vec<Option<Box<Connection>>>>,
     free_tokens: RefCell<Vec<usize>>,
     /// Connections with output to send.
@@ -115,16 +114,8 @@ pub struct WorkerLoop {
 }
 
 impl WorkerLoop {
-    pub fn new(
-        server: Arc<Server>,
-        id: usize,
-        poll: Poll,
-        mut listeners: Vec<Listener>,
-    ) -> io::Result<WorkerLoop> {
+    pub fn new(server: Arc<Server>, id: usize, poll: Poll) -> io::Result<WorkerLoop> {
         let registry = poll.registry().try_clone()?;
-        for (index, listener) in listeners.iter_mut().enumerate() {
-            listener.register(&registry, Token(FIRST_LISTENER + index))?;
-        }
         let view = ConfigView::new(server.config.clone());
         let shift = Rc::new(Shift::new(&server, id, view.snapshot()));
         let stats = server.worker_stats[id].clone();
@@ -135,7 +126,6 @@ impl WorkerLoop {
             id,
             poll: RefCell::new(poll),
             registry,
-            listeners: RefCell::new(listeners),
             connections: RefCell::default(),
             free_tokens: RefCell::default(),
             dirty: RefCell::default(),
@@ -186,7 +176,7 @@ impl WorkerLoop {
             for event in events.iter() {
                 match event.token() {
                     WAKER => {}
-                    Token(token) if token >= FIRST_LISTENER => self.accept(token - FIRST_LISTENER),
+                    token if token.0 >= FIRST_LISTENER => self.accept(token),
                     Token(token) => {
                         self.on_event(&shift, token, event.is_readable(), event.is_writable());
                     }
@@ -319,9 +309,9 @@ impl WorkerLoop {
         self.connections.borrow_mut()[token] = Some(connection);
     }
 
-    fn accept(&self, index: usize) {
+    fn accept(&self, listener: Token) {
         loop {
-            let stream = match self.listeners.borrow()[index].accept() {
+            let stream = match self.server.listeners.accept(listener) {
                 Ok(stream) => stream,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -510,6 +500,7 @@ impl WorkerLoop {
         while connection.hold == Hold::None
             && !connection.client.close_after_reply
             && !connection.is_dead
+            && !connection.client.info.is_closing.load(Ordering::Acquire)
             && used < buffer.len()
         {
             let limits = Limits {
@@ -664,6 +655,7 @@ impl WorkerLoop {
                 Mail::Accepted(stream) => self.adopt(stream),
                 Mail::Push(to, bytes) => self.push(shift, to, &bytes),
                 Mail::Unblocked(to, reply) => self.on_unblocked(shift, to, reply),
+                Mail::WaitEnded(to, end) => self.end_wait(shift, to, end),
                 Mail::Kill(to) => {
                     if let Some((token, mut connection)) = self.take_addressed(to) {
                         connection.is_dead = true;
@@ -755,31 +747,43 @@ impl WorkerLoop {
                 return;
             }
             self.deadlines.borrow_mut().remove(&(deadline_ms, token));
-            let Some((waiter, on_timeout)) = self
-                .blocked
-                .borrow()
-                .get(&token)
-                .map(|blocked| (blocked.waiter.clone(), blocked.on_timeout))
-            else {
-                continue;
-            };
             // When it is being served right now its reply is on the way.
-            if !waiter.cancel() {
+            if !self.blocked.borrow().get(&token).is_some_and(|blocked| blocked.waiter.cancel()) {
                 continue;
             }
-            if self.enter_gate() {
-                self.server.engine.forget_waiter(&shift.worker, &waiter);
+            let client = self.connections.borrow()[token].as_ref().map(|c| c.client.info.id);
+            if let Some(client) = client {
+                self.end_wait(shift, Address { token, client }, WaitEnd::Timeout);
             }
-            let Some(connection) = self.take(token) else { continue };
-            let (client, protocol) = (connection.client.info.id, connection.client.protocol);
-            self.connections.borrow_mut()[token] = Some(connection);
-            let mut reply = Vec::new();
-            match on_timeout {
-                OnTimeout::Null => Reply::new(&mut reply, protocol).null(),
-                OnTimeout::NullArray => Reply::new(&mut reply, protocol).null_array(),
-            }
-            self.on_unblocked(shift, Address { token, client }, reply);
         }
+    }
+
+    /// Answers a blocked client whose waiter was cancelled, which goes on then.
+    fn end_wait(&self, shift: &Shift, to: Address, end: WaitEnd) {
+        let blocked = self.blocked.borrow();
+        let Some(Blocked { waiter, on_timeout, .. }) = blocked.get(&to.token) else { return };
+        let (waiter, on_timeout) = (waiter.clone(), *on_timeout);
+        drop(blocked);
+        let protocol = match self.connections.borrow().get(to.token) {
+            Some(Some(connection)) if connection.client.info.id == to.client => {
+                connection.client.protocol
+            }
+            _ => return,
+        };
+        if self.enter_gate() {
+            self.server.engine.forget_waiter(&shift.worker, &waiter);
+        }
+        let mut out = Vec::new();
+        let mut reply = Reply::new(&mut out, protocol);
+        match (end, on_timeout) {
+            (WaitEnd::Timeout, OnTimeout::Null) => reply.null(),
+            (WaitEnd::Timeout, OnTimeout::NullArray) => reply.null_array(),
+            (WaitEnd::Error, _) => {
+                reply.error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+                self.server.count_error("UNBLOCKED");
+            }
+        }
+        self.on_unblocked(shift, to, out);
     }
 
     /// Holds a connection back until CLIENT PAUSE is over.
@@ -857,7 +861,7 @@ impl WorkerLoop {
         for event in events.iter() {
             match event.token() {
                 WAKER => {}
-                Token(token) if token >= FIRST_LISTENER => self.accept(token - FIRST_LISTENER),
+                token if token.0 >= FIRST_LISTENER => self.accept(token),
                 Token(token) => {
                     if self.connections.borrow()[token].is_none() {
                         // The client whose script runs, or one gone: looked at after the script.

@@ -2,6 +2,9 @@
 //!
 //! One file per family, its rows first and its handlers below, as in the `command` crate.
 
+pub mod client;
+pub mod command_info;
+pub mod config;
 pub mod connection;
 pub mod monitor;
 pub mod pubsub;
@@ -13,5 +16,13 @@ use command::Command;
 use crate::request::SessionHandler;
 
 /// Every session command, family by family.
-pub const FAMILIES: &[&[Command<SessionHandler>]] =
-    &[connection::TABLE, monitor::TABLE, pubsub::TABLE, scripting::TABLE, transactions::TABLE];
+pub const FAMILIES: &[&[Command<SessionHandler>]] = &[
+    client::TABLE,
+    command_info::TABLE,
+    config::TABLE,
+    connection::TABLE,
+    monitor::TABLE,
+    pubsub::TABLE,
+    scripting::TABLE,
+    transactions::TABLE,
+];

@@ -156,6 +156,7 @@ fn end(txn: &mut Txn<'_>, client: &mut Client) {
         txn.unwatch(name, &transaction.watch);
     }
     client.info.multi.store(-1, Ordering::Relaxed);
+    client.info.multi_bytes.store(0, Ordering::Relaxed);
     client.info.watching.store(0, Ordering::Relaxed);
 }
 
@@ -164,6 +165,7 @@ pub fn discard(lp: &WorkerLoop, shift: &Shift, client: &mut Client) {
     unwatch_all(lp, shift, client);
     client.transaction = Transaction::default();
     client.info.multi.store(-1, Ordering::Relaxed);
+    client.info.multi_bytes.store(0, Ordering::Relaxed);
 }
 
 fn unwatch_all(lp: &WorkerLoop, shift: &Shift, client: &mut Client) {

@@ -1,0 +1,590 @@
+//! CLIENT: what connections there are, and what one may be told to do.
+//!
+//! Other clients are seen through their [`ClientInfo`] only; what is to happen to one of them goes
+//! to its worker by mail.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+
+use command::call::{integer, is};
+use command::row::flag::{ADMIN, LOADING, NOSCRIPT, STALE};
+use command::{Command, Error, Group, Result};
+
+use crate::client::{Client, ClientInfo, NO_COMMAND, ReplyMode};
+use crate::connection::Connection;
+use crate::mailbox::{Mail, WaitEnd};
+use crate::request::{Request, SessionHandler, row};
+use crate::session::connection::{INVALID_NAME, is_valid_name};
+use crate::table::table;
+
+const GROUP: Group = Group::Connection;
+const COMMON: u32 = NOSCRIPT | LOADING | STALE;
+const ALL_NODES: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
+
+pub const TABLE: &[Command<SessionHandler>] = &[Command::container(
+    GROUP,
+    "client",
+    -2,
+    &[
+        row(GROUP, "getname", 2, getname)
+            .flags(COMMON)
+            .since("2.6.9")
+            .summary("Answers the name of this connection."),
+        row(GROUP, "help", 2, help)
+            .flags(LOADING | STALE)
+            .since("5.0.0")
+            .summary("Says what CLIENT can do."),
+        row(GROUP, "id", 2, id)
+            .flags(COMMON)
+            .since("5.0.0")
+            .summary("Answers the number of this connection."),
+        row(GROUP, "info", 2, info)
+            .flags(COMMON)
+            .since("6.2.0")
+            .tips(&["nondeterministic_output"])
+            .summary("Describes this connection in one line."),
+        row(GROUP, "kill", -3, kill)
+            .flags(ADMIN | COMMON)
+            .since("2.4.0")
+            .complexity("O(N) in the connections")
+            .history(&[
+                ("2.8.12", "Added new filter format."),
+                ("2.8.12", "`ID` option."),
+                ("3.2.0", "Added `master` type in for `TYPE` option."),
+                ("5.0.0", "Replaced `slave` `TYPE` with `replica`. `slave` still supported."),
+                ("6.2.0", "`LADDR` option."),
+                ("7.4.0", "`MAXAGE` option."),
+            ])
+            .summary("Closes connections.")
+            .syntax(
+                "filter:(old-format=ip:port | new-format:([ID client-id] \
+                 | [TYPE client-type:(NORMAL | MASTER | SLAVE | REPLICA | PUBSUB)] \
+                 | [USER username] | [ADDR addr=ip:port] | [LADDR laddr=ip:port] \
+                 | [SKIPME skipme:(YES | NO)] | [MAXAGE maxage]) ...)",
+            ),
+        row(GROUP, "list", -2, list)
+            .flags(ADMIN | COMMON)
+            .since("2.4.0")
+            .complexity("O(N) in the connections")
+            .tips(&["nondeterministic_output"])
+            .history(&[
+                ("2.8.12", "Added unique client `id` field."),
+                ("5.0.0", "Added optional `TYPE` filter."),
+                ("6.0.0", "Added `user` field."),
+                (
+                    "6.2.0",
+                    "Added `argv-mem`, `tot-mem`, `laddr` and `redir` fields and `ID` filter.",
+                ),
+                ("7.0.0", "Added `resp`, `multi-mem`, `rbs` and `rbp` fields."),
+                ("7.0.3", "Added `ssub` field."),
+            ])
+            .summary("Describes all connections, one in a line.")
+            .syntax(
+                "[TYPE client-type:(NORMAL | MASTER | REPLICA | PUBSUB)] \
+                 [ID client-id [client-id ...]]",
+            ),
+        row(GROUP, "no-evict", 3, no_evict)
+            .flags(ADMIN | COMMON)
+            .since("7.0.0")
+            .summary("Keeps this connection from being closed when clients take too much memory.")
+            .syntax("enabled:(ON | OFF)"),
+        row(GROUP, "no-touch", 3, no_touch)
+            .flags(COMMON)
+            .since("7.2.0")
+            .summary("Has this connection read keys without their access time or count changing.")
+            .syntax("enabled:(ON | OFF)"),
+        row(GROUP, "pause", -3, pause)
+            .flags(ADMIN | COMMON)
+            .since("3.0.0")
+            .history(&[("6.2.0", "`CLIENT PAUSE WRITE` mode added along with the `mode` option.")])
+            .summary("Holds back the commands of all clients for some time.")
+            .syntax("timeout [mode:(WRITE | ALL)]"),
+        row(GROUP, "reply", 3, reply)
+            .flags(COMMON)
+            .since("3.2.0")
+            .summary("Says whether commands of this connection are answered.")
+            .syntax("action:(ON | OFF | SKIP)"),
+        row(GROUP, "setinfo", 4, setinfo)
+            .flags(COMMON)
+            .since("7.2.0")
+            .tips(ALL_NODES)
+            .summary("Tells the name or the version of the client library.")
+            .syntax("attr:(LIB-NAME libname | LIB-VER libver)"),
+        row(GROUP, "setname", 3, setname)
+            .flags(COMMON)
+            .since("2.6.9")
+            .tips(ALL_NODES)
+            .summary("Names this connection.")
+            .syntax("connection-name"),
+        row(GROUP, "unblock", -3, unblock)
+            .flags(ADMIN | COMMON)
+            .since("5.0.0")
+            .complexity("O(log N) in the connections")
+            .summary("Ends the wait of a blocked client.")
+            .syntax("client-id [unblock-type:(TIMEOUT | ERROR)]"),
+        row(GROUP, "unpause", 2, unpause)
+            .flags(ADMIN | COMMON)
+            .since("6.2.0")
+            .complexity("O(N) in the clients held back")
+            .summary("Lets all clients go on."),
+    ],
+)
+.categories(0)
+.since("2.4.0")
+.complexity("Depends on subcommand.")
+.summary("Holds the commands about connections.")];
+
+fn help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
+    crate::help::write(
+        &mut request.reply,
+        "CLIENT",
+        &[
+            "GETNAME",
+            "    The name of this connection.",
+            "ID",
+            "    The number of this connection.",
+            "INFO",
+            "    One line about this connection.",
+            "KILL <ip:port>",
+            "    Close the connection from this address.",
+            "KILL <filter> <value> [<filter> <value> ...]",
+            "    Close all connections that fit every filter:",
+            "    * ADDR <ip:port>, LADDR <ip:port>",
+            "      Their own address, or the one they connected to.",
+            "    * ID <client-id>",
+            "    * MAXAGE <seconds>",
+            "      Connected for at least so long.",
+            "    * SKIPME (YES|NO)",
+            "      Whether this connection is spared; yes unless told otherwise.",
+            "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
+            "    * USER <username>",
+            "LIST [TYPE (NORMAL|MASTER|REPLICA|PUBSUB)|ID <client-id> [<client-id> ...]]",
+            "    One line about every connection, or some of them.",
+            "NO-EVICT (ON|OFF)",
+            "    Spare this connection when clients take too much memory.",
+            "NO-TOUCH (ON|OFF)",
+            "    Leave the access time of keys alone when this connection reads them.",
+            "PAUSE <timeout> [WRITE|ALL]",
+            "    Hold back commands, or those that write, for that many milliseconds.",
+            "REPLY (ON|OFF|SKIP)",
+            "    Answer this connection, do not, or do not answer its next command.",
+            "SETINFO (LIB-NAME <name>|LIB-VER <version>)",
+            "    Tell which client library is used.",
+            "SETNAME <name>",
+            "    Name this connection.",
+            "UNBLOCK <client-id> [TIMEOUT|ERROR]",
+            "    End the wait of a client as its timeout would, or with an error.",
+            "UNPAUSE",
+            "    End PAUSE.",
+        ],
+    );
+    Ok(())
+}
+
+fn id(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
+    request.reply.integer(request.client.info.id as i64);
+    Ok(())
+}
+
+// --- names -----------------------------------------------------------------------------------
+
+fn getname(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
+    let name = request.client.info.name.lock();
+    if name.is_empty() {
+        request.reply.null();
+    } else {
+        request.reply.bulk(&name);
+    }
+    Ok(())
+}
+
+fn setname(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    if !is_valid_name(args[2]) {
+        return Err(INVALID_NAME);
+    }
+    *request.client.info.name.lock() = Box::from(args[2]);
+    request.reply.ok();
+    Ok(())
+}
+
+fn setinfo(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    let (option, value) = (args[2], args[3]);
+    let shown = String::from_utf8_lossy(option);
+    let info = &request.client.info;
+    let field = if is(option, "LIB-NAME") {
+        &info.lib_name
+    } else if is(option, "LIB-VER") {
+        &info.lib_version
+    } else {
+        return Err(Error::new(format!("ERR Unrecognized option '{shown}'")));
+    };
+    if !is_valid_name(value) {
+        let text = "cannot contain spaces, newlines or special characters.";
+        return Err(Error::new(format!("ERR {shown} {text}")));
+    }
+    *field.lock() = Box::from(value);
+    request.reply.ok();
+    Ok(())
+}
+
+// --- INFO and LIST ---------------------------------------------------------------------------
+
+/// What kinds of clients there are to LIST and KILL.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Type {
+    Normal,
+    /// There are none of these yet, but one may ask for them.
+    Master,
+    Replica,
+    PubSub,
+}
+
+impl Type {
+    fn parse(name: &[u8]) -> Result<Type> {
+        let known = [
+            ("normal", Type::Normal),
+            ("slave", Type::Replica),
+            ("replica", Type::Replica),
+            ("pubsub", Type::PubSub),
+            ("master", Type::Master),
+        ];
+        known.iter().find(|(word, _)| is(name, word)).map(|(_, kind)| *kind).ok_or_else(|| {
+            let shown = String::from_utf8_lossy(name);
+            Error::new(format!("ERR Unknown client type '{shown}'"))
+        })
+    }
+
+    fn of(info: &ClientInfo) -> Type {
+        if is_subscriber(info) { Type::PubSub } else { Type::Normal }
+    }
+}
+
+fn is_subscriber(info: &ClientInfo) -> bool {
+    [&info.subscriptions, &info.patterns, &info.shard_subscriptions]
+        .iter()
+        .any(|count| count.load(Relaxed) > 0)
+}
+
+/// One letter for each state a client is in.
+fn flags(info: &ClientInfo) -> String {
+    let states = [
+        ('O', info.is_monitor.load(Relaxed)),
+        ('P', is_subscriber(info)),
+        ('x', info.multi.load(Relaxed) >= 0),
+        ('b', info.waiter.lock().is_some()),
+        ('A', info.is_closing.load(Relaxed)),
+        ('U', info.is_unix_socket),
+        ('e', info.no_evict.load(Relaxed)),
+        ('T', info.no_touch.load(Relaxed)),
+    ];
+    let letters: String = states.iter().filter(|(_, is)| *is).map(|(letter, _)| letter).collect();
+    if letters.is_empty() { "N".into() } else { letters }
+}
+
+/// Bytes of an output buffer that Redis would keep in the client itself; what is beyond them it
+/// reports as `omem`, which tools watch.
+const OUTPUT_BUFFER_BYTES: usize = 16 * 1024;
+
+/// The line of CLIENT LIST about one client. It is printable: names are checked when they are set.
+fn describe(info: &ClientInfo, now_ms: i64) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let seconds_since = |ms: i64| (now_ms - ms).max(0) / 1000;
+    let command = match info.last_command.load(Relaxed) {
+        NO_COMMAND => "NULL",
+        index => table().all[index].full_name,
+    };
+    let query_bytes = info.query_buffer_bytes.load(Relaxed);
+    let pending_bytes = info.output_buffer_bytes.load(Relaxed);
+    let in_buffer_bytes = pending_bytes.min(OUTPUT_BUFFER_BYTES);
+    let beyond_bytes = pending_bytes - in_buffer_bytes;
+    let queued_bytes = info.multi_bytes.load(Relaxed);
+    let own_bytes = size_of::<Connection>() + size_of::<ClientInfo>();
+    let mut line = String::with_capacity(400);
+    // Writing to a string does not fail.
+    let _ = write!(
+        line,
+        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} \
+         multi={} qbuf={} qbuf-free=0 argv-mem=0 multi-mem={} rbs={} rbp={} obl={} oll={} omem={} \
+         tot-mem={} events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
+        info.id,
+        info.address,
+        info.local_address,
+        info.fd,
+        text(&info.name.lock()),
+        seconds_since(info.created_ms),
+        seconds_since(info.last_active_ms.load(Relaxed)),
+        flags(info),
+        info.db.load(Relaxed),
+        info.subscriptions.load(Relaxed),
+        info.patterns.load(Relaxed),
+        info.shard_subscriptions.load(Relaxed),
+        info.multi.load(Relaxed),
+        query_bytes,
+        queued_bytes,
+        in_buffer_bytes,
+        in_buffer_bytes,
+        in_buffer_bytes,
+        usize::from(beyond_bytes > 0),
+        beyond_bytes,
+        own_bytes + query_bytes + pending_bytes + queued_bytes,
+        if pending_bytes > 0 { "rw" } else { "r" },
+        command,
+        info.user.lock(),
+        info.resp.load(Relaxed),
+        text(&info.lib_name.lock()),
+        text(&info.lib_version.lock()),
+    );
+    line
+}
+
+fn info(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
+    let line = describe(&request.client.info, request.lp.now_ms()) + "\n";
+    request.reply.verbatim("txt", line.as_bytes());
+    Ok(())
+}
+
+fn list(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    let clients = open_clients(request);
+    let chosen: Vec<&Arc<ClientInfo>> = match &args[2..] {
+        [] => clients.iter().collect(),
+        [option, name] if is(option, "TYPE") => {
+            let wanted = Type::parse(name)?;
+            clients.iter().filter(|info| Type::of(info) == wanted).collect()
+        }
+        [option, ids @ ..] if is(option, "ID") && !ids.is_empty() => {
+            let mut chosen = Vec::with_capacity(ids.len());
+            for id in ids {
+                let id = integer(id).map_err(|_| Error::of("ERR Invalid client ID"))?;
+                let found = clients.binary_search_by_key(&id, |info| info.id as i64);
+                chosen.extend(found.ok().map(|at| &clients[at]));
+            }
+            chosen
+        }
+        _ => return Err(Error::SYNTAX),
+    };
+    let now_ms = request.lp.now_ms();
+    let lines: String = chosen.iter().map(|info| describe(info, now_ms) + "\n").collect();
+    request.reply.verbatim("txt", lines.as_bytes());
+    Ok(())
+}
+
+/// All clients that are not being closed, by their ids.
+fn open_clients(request: &Request<'_, '_>) -> Vec<Arc<ClientInfo>> {
+    let clients = request.server().clients.lock();
+    clients.values().filter(|info| !info.is_closing.load(Acquire)).cloned().collect()
+}
+
+// --- KILL and UNBLOCK ------------------------------------------------------------------------
+
+/// What CLIENT KILL looks for; a filter that was not given fits every client.
+#[derive(Default)]
+struct Filter<'a> {
+    id: Option<u64>,
+    kind: Option<Type>,
+    user: Option<&'a [u8]>,
+    address: Option<&'a [u8]>,
+    local_address: Option<&'a [u8]>,
+    age_seconds_min: Option<i64>,
+    may_be_me: bool,
+}
+
+impl<'a> Filter<'a> {
+    fn parse(options: &[&'a [u8]]) -> Result<Filter<'a>> {
+        let (pairs, rest) = options.as_chunks::<2>();
+        let mut filter = Filter::default();
+        for &[option, value] in pairs {
+            if is(option, "ID") {
+                let id = integer(value).ok().filter(|id| *id > 0);
+                let id = id.ok_or(Error::of("ERR client-id should be greater than 0"))?;
+                filter.id = Some(id as u64);
+            } else if is(option, "TYPE") {
+                filter.kind = Some(Type::parse(value)?);
+            } else if is(option, "USER") {
+                // There is only this user until there are access control lists.
+                if value != b"default" {
+                    let shown = String::from_utf8_lossy(value);
+                    return Err(Error::new(format!("ERR No such user '{shown}'")));
+                }
+                filter.user = Some(value);
+            } else if is(option, "ADDR") {
+                filter.address = Some(value);
+            } else if is(option, "LADDR") {
+                filter.local_address = Some(value);
+            } else if is(option, "SKIPME") {
+                filter.may_be_me = match value {
+                    value if is(value, "YES") => false,
+                    value if is(value, "NO") => true,
+                    _ => return Err(Error::SYNTAX),
+                };
+            } else if is(option, "MAXAGE") {
+                let seconds = integer(value)
+                    .map_err(|_| Error::of("ERR maxage is not an integer or out of range"))?;
+                if seconds <= 0 {
+                    return Err(Error::of("ERR maxage should be greater than 0"));
+                }
+                filter.age_seconds_min = Some(seconds);
+            } else {
+                return Err(Error::SYNTAX);
+            }
+        }
+        if rest.is_empty() { Ok(filter) } else { Err(Error::SYNTAX) }
+    }
+
+    fn fits(&self, info: &ClientInfo, now_ms: i64) -> bool {
+        self.id.is_none_or(|id| id == info.id)
+            && self.kind.is_none_or(|kind| kind == Type::of(info))
+            && self.user.is_none_or(|user| user == info.user.lock().as_bytes())
+            && self.address.is_none_or(|address| address == info.address.as_bytes())
+            && self.local_address.is_none_or(|address| address == info.local_address.as_bytes())
+            && self.age_seconds_min.is_none_or(|age| (now_ms - info.created_ms) / 1000 >= age)
+    }
+}
+
+fn kill(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    let old_form = args.len() == 3;
+    let filter = if old_form {
+        Filter { address: Some(args[2]), may_be_me: true, ..Filter::default() }
+    } else {
+        Filter::parse(&args[2..])?
+    };
+    let now_ms = request.lp.now_ms();
+    let me = request.client.info.id;
+    let mut killed = 0;
+    for info in open_clients(request) {
+        let is_me = info.id == me;
+        if (is_me && !filter.may_be_me) || !filter.fits(&info, now_ms) {
+            continue;
+        }
+        if is_me {
+            request.client.close_after_reply = true;
+        } else if !close(request, &info) {
+            continue;
+        }
+        killed += 1;
+    }
+    match (old_form, killed) {
+        (true, 0) => return Err(Error::of("ERR No such client")),
+        (true, _) => request.reply.ok(),
+        (false, _) => request.reply.integer(killed),
+    }
+    Ok(())
+}
+
+/// Has another client's worker close it; false when somebody else did already.
+fn close(request: &Request<'_, '_>, info: &ClientInfo) -> bool {
+    if info.is_closing.swap(true, std::sync::atomic::Ordering::AcqRel) {
+        return false;
+    }
+    // What is pushed from now on must not go to a client that is as good as gone.
+    if let Some(waiter) = &*info.waiter.lock() {
+        waiter.cancel();
+    }
+    request.server().send(info, Mail::Kill);
+    true
+}
+
+fn unblock(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    let end = match &args[3..] {
+        [] => WaitEnd::Timeout,
+        [reason] if is(reason, "TIMEOUT") => WaitEnd::Timeout,
+        [reason] if is(reason, "ERROR") => WaitEnd::Error,
+        [_] => return Err(Error::of("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+        _ => return Err(wrong_arguments(args[1])),
+    };
+    let id = integer(args[2])?;
+    let info = u64::try_from(id).ok().and_then(|id| {
+        let clients = request.server().clients.lock();
+        clients.get(&id).cloned()
+    });
+    // Whoever cancels the waiter answers the client: its timeout, a push, or this command.
+    let unblocked = info.is_some_and(|info| {
+        let cancelled = info.waiter.lock().as_ref().is_some_and(|waiter| waiter.cancel());
+        if cancelled {
+            request.server().send(&info, |to| Mail::WaitEnded(to, end));
+        }
+        cancelled
+    });
+    request.reply.integer(i64::from(unblocked));
+    Ok(())
+}
+
+/// Some subcommands count their arguments themselves.
+fn wrong_arguments(subcommand: &[u8]) -> Error {
+    Error::new(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{}'. Try CLIENT HELP.",
+        String::from_utf8_lossy(subcommand)
+    ))
+}
+
+// --- PAUSE -----------------------------------------------------------------------------------
+
+fn pause(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    let writes_only = match &args[3..] {
+        [] => false,
+        [mode] if is(mode, "ALL") => false,
+        [mode] if is(mode, "WRITE") => true,
+        [_] => return Err(Error::of("ERR CLIENT PAUSE mode must be WRITE or ALL")),
+        _ => return Err(wrong_arguments(args[1])),
+    };
+    let timeout_ms =
+        integer(args[2]).map_err(|_| Error::of("ERR timeout is not an integer or out of range"))?;
+    if timeout_ms < 0 {
+        return Err(Error::TIMEOUT_NEGATIVE);
+    }
+    let now_ms = request.lp.now_ms();
+    let until_ms = now_ms.checked_add(timeout_ms).ok_or(Error::TIMEOUT_RANGE)?;
+    request.server().pause.extend(until_ms, writes_only, now_ms);
+    request.reply.ok();
+    Ok(())
+}
+
+fn unpause(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
+    request.server().pause.end();
+    request.server().broadcast(|| Mail::Resume);
+    request.reply.ok();
+    Ok(())
+}
+
+// --- switches --------------------------------------------------------------------------------
+
+fn reply(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    let client: &mut Client = request.client;
+    if is(args[2], "ON") {
+        client.reply_mode = ReplyMode::On;
+        request.reply.ok();
+    } else if is(args[2], "OFF") {
+        client.reply_mode = ReplyMode::Off;
+    } else if is(args[2], "SKIP") {
+        if client.reply_mode != ReplyMode::Off {
+            client.reply_mode = ReplyMode::SkipNext;
+        }
+    } else {
+        return Err(Error::SYNTAX);
+    }
+    Ok(())
+}
+
+fn on_or_off(arg: &[u8]) -> Result<bool> {
+    match arg {
+        arg if is(arg, "ON") => Ok(true),
+        arg if is(arg, "OFF") => Ok(false),
+        _ => Err(Error::SYNTAX),
+    }
+}
+
+fn no_evict(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    let on = on_or_off(args[2])?;
+    request.client.info.no_evict.store(on, Relaxed);
+    request.reply.ok();
+    Ok(())
+}
+
+fn no_touch(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    let on = on_or_off(args[2])?;
+    request.client.no_touch = on;
+    request.client.info.no_touch.store(on, Relaxed);
+    request.txn.set_no_touch(on);
+    request.reply.ok();
+    Ok(())
+}
