@@ -4,7 +4,7 @@
 //! Redis's extended precision, whose roundings clients see.
 
 use data::LongDouble;
-use engine::{Expiry, NotIncremented, Str};
+use engine::{Entry, NotIncremented, Str, Value};
 
 use crate::call::{Call, Handler, integer};
 use crate::error::{Error, Result};
@@ -83,8 +83,10 @@ fn incrbyfloat(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         return Err(Error::NAN_OR_INFINITY);
     }
     let text = sum.to_text();
-    call.txn.set_string(args[1], &text, Expiry::Keep);
     call.reply.bulk(&text);
+    // Whole numbers stay text too: that is the encoding Redis reports for a floating point sum.
+    let expire_at_ms = call.txn.peek(args[1]).and_then(Entry::expire_at_ms);
+    call.txn.put(args[1], Value::Bytes(text), expire_at_ms);
     Ok(())
 }
 
@@ -131,6 +133,10 @@ mod tests {
         keys.check("INCRBYFLOAT f 0.2", "$3 0.3");
         keys.check("INCRBYFLOAT f -0.3", "$1 0");
         keys.check("INCRBYFLOAT f 1e3", "$4 1000");
+        keys.check("INCR f", ":1001");
+        keys.check("EXPIRE f 10", ":1");
+        keys.check("INCRBYFLOAT f 1", "$4 1002");
+        keys.check("TTL f", ":10");
         keys.check("INCRBYFLOAT f nan", "-ERR value is not a valid float");
         keys.check("INCRBYFLOAT f inf", "-ERR increment would produce NaN or Infinity");
         keys.check("SET f x", "+OK");

@@ -55,6 +55,7 @@ pub enum Collection {
 /// A whole value on its way into or out of the keyspace.
 pub enum Value {
     Int(i64),
+    /// Stored as they are, even where they spell an integer.
     Bytes(Vec<u8>),
     Collection(Collection),
 }
@@ -144,7 +145,7 @@ impl Entry {
         match value {
             Value::Int(n) => Entry::build(key, Payload::Int(n), expire_at_ms, 0),
             Value::Bytes(bytes) if bytes.len() <= INLINE_BYTES_MAX => {
-                Entry::string(key, &bytes, expire_at_ms)
+                Entry::build(key, Payload::Inline(&bytes), expire_at_ms, 0)
             }
             Value::Bytes(bytes) => Entry::build(key, Payload::Heap(bytes), expire_at_ms, 0),
             Value::Collection(c) => Entry::build(key, Payload::Collection(c), expire_at_ms, 0),
