@@ -56,6 +56,10 @@ pub struct Effects {
     pub dirty: u64,
 }
 
+/// Expired keys that one transaction notes for removal, so that a script reading one in a loop
+/// does not fill memory. The others are left to the next reader or active expiry.
+const EXPIRED_NOTED_MAX: usize = 64;
+
 /// The guard. Dropping it releases the locks; `commit` does so and hands over the effects.
 pub struct Txn<'e> {
     pub(crate) engine: &'e Engine,
@@ -208,7 +212,10 @@ impl<'e> Txn<'e> {
         let hash = self.engine.hash(key);
         let entry = self.shard(Engine::shard_of(hash)).db(self.db)?.find(hash, key)?;
         if entry.is_expired(self.now_ms) {
-            self.expired.borrow_mut().push((self.db, key.into()));
+            let mut expired = self.expired.borrow_mut();
+            if expired.len() < EXPIRED_NOTED_MAX {
+                expired.push((self.db, key.into()));
+            }
             return None;
         }
         Some(entry)
