@@ -90,10 +90,23 @@ const EDITS: &[Edit] = &[
     Edit {
         file: "lib_table.c",
         find: "static int sort_comp(lua_State *L, int a, int b)\n{",
-        replace: "static int sort_comp(lua_State *L, int a, int b)\n{\n  \
+        replace: "extern int luar_stack_is_deep(void);\n\
+                  static int sort_comp(lua_State *L, int a, int b)\n{\n  \
+                  if (luar_stack_is_deep()) lj_err_callermsg(L, \"C stack overflow\");\n  \
                   if (LJ_UNLIKELY(G(L)->hookmask & LUA_MASKCOUNT)) {\n    \
                   lua_Hook hook = lua_gethook(L); lua_Debug ar; ar.event = LUA_HOOKCOUNT;\n    \
                   if (hook) hook(L, &ar);\n  }",
+    },
+    // LuaJIT bounds its own stack but not the machine's, which C functions that call back use up
+    // level by level (`string.gsub` takes 8 KB of it).
+    Edit {
+        file: "lj_api.c",
+        find: "LUA_API void lua_call(lua_State *L, int nargs, int nresults)\n{",
+        replace: "static __thread const char *luar_stack_floor;\n\
+                  void luar_set_stack_floor(const char *floor) { luar_stack_floor = floor; }\n\
+                  int luar_stack_is_deep(void) { char here; return &here < luar_stack_floor; }\n\
+                  LUA_API void lua_call(lua_State *L, int nargs, int nresults)\n{\n  \
+                  if (luar_stack_is_deep()) lj_err_callermsg(L, \"C stack overflow\");",
     },
     // Plain search in linear time: it runs inside compiled code, where nothing can interrupt it.
     Edit {

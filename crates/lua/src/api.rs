@@ -213,7 +213,7 @@ unsafe extern "C-unwind" fn acl_check_cmd(L: *mut lua_State) -> c_int {
         if !bridge::collect_args(L, context, count) {
             return fail(L, bridge::BAD_ARGUMENTS);
         }
-        let args: *const [&'static [u8]] = &raw const *(&(*context).wide_args).as_slice();
+        let args: *const [&'static [u8]] = &raw const *(*context).wide_args.as_slice();
         match with_host(context, |host| host.acl_check(&*args)) {
             Some(Ok(allowed)) => {
                 lua_pushboolean(L, c_int::from(allowed));

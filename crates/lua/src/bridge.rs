@@ -113,7 +113,7 @@ fn classify(window: &mut crate::context::Window, reply: &[u8]) -> i32 {
 unsafe fn name_index(context: *mut Context, text: &[u8]) -> u32 {
     // SAFETY: `context` is live; fields are borrowed one at a time.
     unsafe {
-        if let Some(&index) = (&(*context).name_index).get(text) {
+        if let Some(&index) = (*context).name_index.get(text) {
             return index;
         }
         let Some(Some(command)) = with_host(context, |host| host.resolve(text)) else { return 0 };
@@ -126,7 +126,7 @@ unsafe fn name_index(context: *mut Context, text: &[u8]) -> u32 {
         }
         let index = names.len() as u32;
         if names.len() < NAMES_MAX {
-            (&mut (*context).name_index).insert(text.into(), index);
+            (*context).name_index.insert(text.into(), index);
         }
         names.push(name);
         index
@@ -318,7 +318,7 @@ unsafe fn push_call_result(L: *mut lua_State) -> i32 {
             push_plain_error(L, BAD_ARGUMENTS);
             return ERROR;
         }
-        let args: *const [&'static [u8]] = &raw const *(&(*context).wide_args).as_slice();
+        let args: *const [&'static [u8]] = &raw const *(*context).wide_args.as_slice();
         let name = name_index(context, (&*args)[0]);
         let kind = dispatch(context, name, &*args);
         let reply: *const Vec<u8> = &raw const (*context).reply;
@@ -348,7 +348,7 @@ pub unsafe fn collect_args(L: *mut lua_State, context: *mut Context, count: c_in
                 let mut text = [0; number::TEXT_BYTES_MAX];
                 let len = number::argument(lua_tonumber(L, index), &mut text);
                 (*context).wide_numbers.push(text);
-                let kept = (&(*context).wide_numbers).last().map_or([].as_ptr(), |t| t.as_ptr());
+                let kept = (*context).wide_numbers.last().map_or([].as_ptr(), |t| t.as_ptr());
                 (*context).wide_args.push(slice::from_raw_parts(kept, len));
             } else {
                 return false;

@@ -6,7 +6,7 @@
 use std::ffi::{CStr, c_int};
 
 use crate::bridge::{self, context_upvalue};
-use crate::context::Context;
+use crate::context::{Context, stack_place};
 use crate::convert::push_bytes;
 use crate::internals::{self, Bits, Table, Value, value_of};
 use crate::interrupt;
@@ -273,7 +273,11 @@ unsafe fn unpack_values(L: *mut lua_State, limit: Option<isize>, offset: isize) 
             );
         }
         let bytes: &[u8] = std::slice::from_raw_parts(text.cast(), len);
-        let mut unpacker = Unpacker { L, rest: &bytes[offset as usize..] };
+        let mut unpacker = Unpacker {
+            L,
+            rest: &bytes[offset as usize..],
+            stack_floor: (*context_upvalue(L)).stack_floor,
+        };
         let mut count = 0;
         while !unpacker.rest.is_empty() && limit.is_none_or(|limit| count < limit) {
             luaL_checkstack(L, 1, MANY_VALUES.as_ptr());
@@ -294,6 +298,7 @@ unsafe fn unpack_values(L: *mut lua_State, limit: Option<isize>, offset: isize) 
 struct Unpacker<'a> {
     L: *mut lua_State,
     rest: &'a [u8],
+    stack_floor: usize,
 }
 
 impl<'a> Unpacker<'a> {
@@ -406,7 +411,8 @@ impl<'a> Unpacker<'a> {
     unsafe fn descend(&mut self, depth: u32, place: &CStr) {
         // SAFETY: may raise; the frames up to the library's function hold no destructors.
         unsafe {
-            let size = if depth < UNPACK_NESTING_MAX { 4 } else { c_int::MAX / 2 };
+            let fits = depth < UNPACK_NESTING_MAX && stack_place() >= self.stack_floor;
+            let size = if fits { 4 } else { c_int::MAX / 2 };
             luaL_checkstack(self.L, size, place.as_ptr());
         }
     }

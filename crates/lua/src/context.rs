@@ -74,6 +74,8 @@ pub struct Context {
     pub error_text: Vec<u8>,
     pub error_source: Vec<u8>,
     pub error_line: i32,
+    /// Recursion of our own functions ends when the machine's stack has grown down to here.
+    pub stack_floor: usize,
     pub meter: Meter,
     pub scratch: Vec<u8>,
     pub order: Order,
@@ -103,12 +105,25 @@ impl Context {
             error_text: Vec::new(),
             error_source: Vec::new(),
             error_line: 0,
+            stack_floor: 0,
             meter: Meter::new(memory_limit_bytes),
             scratch: Vec::new(),
             order: Order::default(),
             cjson: cjson::Shared::default(),
         })
     }
+}
+
+/// Bytes of the machine's stack that calls from C functions back into Lua may take, and those
+/// that recursion of our own functions may take: together well below the 2 MB of a thread.
+pub const CALL_STACK_BYTES: usize = 512 << 10;
+pub const RECURSION_STACK_BYTES: usize = 1 << 20;
+
+/// Roughly where the machine's stack has grown to.
+#[inline]
+pub fn stack_place() -> usize {
+    let here = 0u8;
+    std::hint::black_box(&raw const here) as usize
 }
 
 /// Gives back a buffer that one large value has grown.

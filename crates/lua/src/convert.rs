@@ -4,7 +4,7 @@
 use std::ffi::{CStr, c_int};
 
 use crate::Protocol;
-use crate::context::Context;
+use crate::context::{Context, stack_place};
 use crate::interrupt;
 use crate::number;
 use crate::sys::*;
@@ -57,7 +57,7 @@ pub unsafe fn write_reply(
 ) {
     // SAFETY: stack use is covered by the check below; `context` is live during a run.
     unsafe {
-        if lua_checkstack(L, 6) == 0 {
+        if lua_checkstack(L, 6) == 0 || stack_place() < (*context).stack_floor {
             out.extend_from_slice(b"-ERR reached lua stack limit\r\n");
             lua_settop(L, -2);
             return;

@@ -8,6 +8,8 @@
 #include "lj_str.h"
 #include "lj_tab.h"
 #include "lj_state.h"
+#include "lj_jit.h"
+#include "lj_dispatch.h"
 
 _Static_assert(LJ_GC64, "internals.rs knows the GC64 layout only");
 _Static_assert(sizeof(TValue) == 8 && sizeof(Node) == 24, "TValue, Node");
@@ -64,4 +66,20 @@ void luar_collect_soon(lua_State *L)
 {
   global_State *g = G(L);
   if (g->gc.threshold > g->gc.total) g->gc.threshold = g->gc.total;
+}
+
+/* Traces that exist now. */
+uint32_t luar_trace_count(lua_State *L)
+{
+  jit_State *J = L2J(L);
+  uint32_t count = 0, i;
+  for (i = 1; i < J->sizetrace; i++)
+    if (traceref(J, i)) count++;
+  return count;
+}
+
+/* Whether C code is called from a trace just now. */
+int luar_in_trace(lua_State *L)
+{
+  return G(L)->vmstate >= 0;
 }

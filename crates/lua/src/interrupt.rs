@@ -33,6 +33,13 @@ thread_local! {
     static RUNNING: Cell<*mut lua_State> = const { Cell::new(ptr::null_mut()) };
 }
 
+/// Whether the [`crate::Host`] method being executed was called from compiled code.
+pub fn in_compiled_code() -> bool {
+    let state = RUNNING.get();
+    // SAFETY: `RUNNING` holds only live states of this thread.
+    !state.is_null() && unsafe { luar_in_trace(state) != 0 }
+}
+
 struct Target {
     /// The VM's thread; None once the VM is gone. Held while a signal is sent, so that no signal
     /// goes to a thread that has ended.

@@ -26,7 +26,7 @@ mod structs;
 mod sys;
 mod vm;
 
-pub use interrupt::Interrupter;
+pub use interrupt::{Interrupter, in_compiled_code};
 pub use resp::Protocol;
 pub use script::{Flags, Script, Sha, sha_of};
 pub use vm::{Outcome, Vm, VmOptions};
@@ -63,6 +63,7 @@ pub trait Host {
     fn log(&mut self, level: LogLevel, message: &[u8]);
 
     /// `redis.acl_check_cmd`: whether the caller may run it; Err if it is no valid command.
+    #[allow(clippy::result_unit_err)] // There is nothing more to say than that it is none.
     fn acl_check(&mut self, args: &[&[u8]]) -> Result<bool, ()>;
 
     /// Called between two instructions after [`Interrupter::request`].

@@ -3,7 +3,7 @@
 -- from the real table and refuses to write; the functions that would bypass a metatable are
 -- wrapped. Nothing here uses a global after set-up, and no wrapper keeps a frame on the stack
 -- when it hands over (tail calls), so error positions are the script's own.
-local redis, cjson, cmsgpack, struct, is_killed, seed, version = ...
+local redis, cjson, cmsgpack, struct, is_killed, is_stack_deep, seed, version = ...
 
 local _G = _G
 local collectgarbage, error, getmetatable, load, loadstring, next, pairs, pcall, rawget, rawset,
@@ -153,6 +153,25 @@ function globals.table.foreach(table, ...)
   return foreach(real[table] and copy(real[table]) or table, ...)
 end
 
+-- Coroutines that resume each other take the machine's stack, which nothing else bounds here.
+local resume, wrap = coroutine.resume, coroutine.wrap
+function globals.coroutine.resume(...)
+  if is_stack_deep() then
+    return false, "C stack overflow"
+  end
+  return resume(...)
+end
+
+function globals.coroutine.wrap(...)
+  local routine = wrap(...)
+  return function(...)
+    if is_stack_deep() then
+      error("C stack overflow", 2)
+    end
+    return routine(...)
+  end
+end
+
 -- An error table becomes its text, as scripts for Redis expect.
 local function pcalled(ok, failure, ...)
   if not ok and type(failure) == "table" then
@@ -210,6 +229,16 @@ function globals.collectgarbage(option, argument)
   return collectgarbage(option, argument)
 end
 
+-- Functions of ours are Lua functions too; scripts take them for C functions.
+local ours = {}
+local dump = string.dump
+function globals.string.dump(body, ...)
+  if ours[body] then
+    error("unable to dump given function", 2)
+  end
+  return dump(body, ...)
+end
+
 function globals.gcinfo()
   return floor(collectgarbage("count"))
 end
@@ -225,7 +254,12 @@ globals.server = redis
 math.randomseed(seed)
 
 for name, value in pairs(globals) do
-  if type(value) == "table" then
+  if type(value) == "function" then
+    ours[value] = true
+  elseif type(value) == "table" then
+    for _, member in pairs(value) do
+      ours[member] = true
+    end
     globals[name] = protect(value)
   end
 end

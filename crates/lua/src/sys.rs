@@ -43,7 +43,6 @@ pub struct lua_Debug {
 
 pub const LUA_REGISTRYINDEX: c_int = -10000;
 pub const LUA_GLOBALSINDEX: c_int = -10002;
-pub const LUA_MULTRET: c_int = -1;
 
 pub const LUA_OK: c_int = 0;
 pub const LUA_ERRRUN: c_int = 2;
@@ -51,7 +50,6 @@ pub const LUA_ERRMEM: c_int = 4;
 
 pub const LUA_TNIL: c_int = 0;
 pub const LUA_TBOOLEAN: c_int = 1;
-pub const LUA_TLIGHTUSERDATA: c_int = 2;
 pub const LUA_TNUMBER: c_int = 3;
 pub const LUA_TSTRING: c_int = 4;
 pub const LUA_TTABLE: c_int = 5;
@@ -62,9 +60,6 @@ pub const LUA_MASKLINE: c_int = 4;
 pub const LUA_MASKCOUNT: c_int = 8;
 
 pub const LUA_GCCOLLECT: c_int = 2;
-pub const LUA_GCCOUNT: c_int = 3;
-pub const LUA_GCCOUNTB: c_int = 4;
-pub const LUA_GCSTEP: c_int = 5;
 
 pub const fn lua_upvalueindex(index: c_int) -> c_int {
     LUA_GLOBALSINDEX - index
@@ -85,12 +80,10 @@ unsafe extern "C-unwind" {
 
     pub fn lua_type(L: *mut lua_State, index: c_int) -> c_int;
     pub fn lua_typename(L: *mut lua_State, kind: c_int) -> *const c_char;
-    pub fn lua_iscfunction(L: *mut lua_State, index: c_int) -> c_int;
     pub fn lua_isnumber(L: *mut lua_State, index: c_int) -> c_int;
     pub fn lua_tonumber(L: *mut lua_State, index: c_int) -> f64;
     pub fn lua_toboolean(L: *mut lua_State, index: c_int) -> c_int;
     pub fn lua_tolstring(L: *mut lua_State, index: c_int, len: *mut usize) -> *const c_char;
-    pub fn lua_objlen(L: *mut lua_State, index: c_int) -> usize;
     pub fn lua_touserdata(L: *mut lua_State, index: c_int) -> *mut c_void;
     pub fn lua_topointer(L: *mut lua_State, index: c_int) -> *const c_void;
 
@@ -101,14 +94,12 @@ unsafe extern "C-unwind" {
     pub fn lua_pushboolean(L: *mut lua_State, value: c_int);
     pub fn lua_pushlightuserdata(L: *mut lua_State, pointer: *mut c_void);
 
-    pub fn lua_getfield(L: *mut lua_State, index: c_int, key: *const c_char);
     pub fn lua_rawget(L: *mut lua_State, index: c_int);
     pub fn lua_rawgeti(L: *mut lua_State, index: c_int, key: c_int);
     pub fn lua_createtable(L: *mut lua_State, array: c_int, hash: c_int);
     pub fn lua_setfield(L: *mut lua_State, index: c_int, key: *const c_char);
     pub fn lua_rawset(L: *mut lua_State, index: c_int);
     pub fn lua_rawseti(L: *mut lua_State, index: c_int, key: c_int);
-    pub fn lua_setmetatable(L: *mut lua_State, index: c_int) -> c_int;
     pub fn lua_newuserdata(L: *mut lua_State, size: usize) -> *mut c_void;
     pub fn lua_concat(L: *mut lua_State, count: c_int);
     pub fn lua_next(L: *mut lua_State, index: c_int) -> c_int;
@@ -129,6 +120,13 @@ unsafe extern "C-unwind" {
     pub fn lua_getstack(L: *mut lua_State, level: c_int, ar: *mut lua_Debug) -> c_int;
     pub fn lua_getinfo(L: *mut lua_State, what: *const c_char, ar: *mut lua_Debug) -> c_int;
 
+    /// Ours (glue.c), as the next three.
+    pub fn luar_trace_count(L: *mut lua_State) -> u32;
+    pub fn luar_in_trace(L: *mut lua_State) -> c_int;
+    pub fn luar_collect_soon(L: *mut lua_State);
+    /// Ours (build.rs): calls from C to Lua fail when the machine's stack has grown down to here.
+    pub fn luar_set_stack_floor(floor: *const c_char);
+    pub fn luar_stack_is_deep() -> c_int;
     /// Ours (build.rs): while on, this thread parses main chunks as functions without `...`.
     pub fn luar_fix_main_chunk(on: c_int);
 

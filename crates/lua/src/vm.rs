@@ -7,9 +7,9 @@ use std::panic::resume_unwind;
 use std::ptr::NonNull;
 
 use crate::bridge::{self, context_upvalue};
-use crate::context::{Context, RunArgs};
+use crate::context::{self, Context, RunArgs};
 use crate::convert::{self, bytes_at, push_bytes};
-use crate::interrupt::{self, CONTEXT_KEY, Interrupter, Interruptible, KILLED_TEXT};
+use crate::interrupt::{CONTEXT_KEY, Interrupter, Interruptible, KILLED_TEXT};
 use crate::script::{self, Script, Sha};
 use crate::sys::*;
 use crate::{Host, Protocol, alloc};
@@ -87,7 +87,7 @@ impl Vm {
     /// Checks a source and compiles it; errors are complete error texts without the leading `-`.
     pub fn compile(&mut self, source: &[u8]) -> Result<Script, Vec<u8>> {
         let (flags, text) = script::split_shebang(source)?;
-        self.renew_if_spent();
+        self.prepare();
         let bytecode = self.bytecode(text, true).or_else(|failure| {
             // Only a main chunk compiled with `...` can use it; few scripts do.
             if failure.windows(13).any(|part| part == b"outside a var") {
@@ -141,7 +141,7 @@ impl Vm {
         client_protocol: Protocol,
         out: &mut Vec<u8>,
     ) -> Outcome {
-        self.renew_if_spent();
+        self.prepare();
         let (L, context) = (self.state, self.context);
         let place = out.len();
         // SAFETY: the borrows put into the context are taken out again below, before they end;
@@ -162,8 +162,13 @@ impl Vm {
             (*context).protocol = Protocol::Resp2;
             (*context).killed = false;
             (*context).meter.refused = false;
+            (*context).meter.relax();
             (*context).cjson.reset();
             (*context).error_line = 0;
+            let here = context::stack_place();
+            (*context).stack_floor = here.saturating_sub(context::RECURSION_STACK_BYTES);
+            let floor = here.saturating_sub(context::CALL_STACK_BYTES);
+            luar_set_stack_floor(std::ptr::without_provenance(floor));
             self.interruptible.enter(L);
             lua_pushvalue(L, ENTRY);
             let status = lua_pcall(L, 0, 0, HANDLER);
@@ -267,12 +272,18 @@ impl Vm {
     pub fn set_memory_limit(&mut self, bytes: usize) {
         self.options.memory_limit_bytes = bytes;
         // SAFETY: as in `used_bytes`.
-        unsafe { (*self.context).meter.limit_bytes = bytes.max(MEMORY_LIMIT_BYTES_MIN) };
+        unsafe { (*self.context).meter.set_limit(bytes.max(MEMORY_LIMIT_BYTES_MIN)) };
+    }
+
+    /// Pieces of compiled code that exist now.
+    pub fn compiled_traces(&self) -> u32 {
+        // SAFETY: reads counters of a live state; no Lua code runs now.
+        unsafe { luar_trace_count(self.state) }
     }
 
     /// Collects all garbage of the Lua heap now.
     pub fn collect_garbage(&mut self) {
-        self.renew_if_spent();
+        self.prepare();
         // SAFETY: a full collection runs no Lua code (scripts cannot set finalizers) and frees
         // only.
         unsafe { lua_gc(self.state, LUA_GCCOLLECT, 0) };
@@ -283,7 +294,17 @@ impl Vm {
         self.spent
     }
 
-    fn renew_if_spent(&mut self) {
+    /// Before every use: a new instance if the old one is in doubt, and room to work in.
+    fn prepare(&mut self) {
+        // SAFETY: no Lua code runs now; a full collection runs none either (scripts cannot set
+        // finalizers) and only frees.
+        unsafe {
+            let meter = &raw const (*self.context).meter;
+            if !self.spent && (*meter).used_bytes > (*meter).limit_bytes / 2 {
+                lua_gc(self.state, LUA_GCCOLLECT, 0);
+                self.spent = (*meter).used_bytes > (*meter).limit_bytes / 2;
+            }
+        }
         if !self.spent {
             return;
         }
@@ -291,7 +312,10 @@ impl Vm {
         self.loaded.clear();
         // SAFETY: the old state is not used again; its blocks are given back before the meter
         // goes on counting for the new one.
-        unsafe { lua_close(self.state) };
+        unsafe {
+            (*self.context).meter.state = std::ptr::null_mut();
+            lua_close(self.state);
+        }
         self.state = new_state(self.context, &self.options);
     }
 }
@@ -301,6 +325,7 @@ impl Drop for Vm {
         // SAFETY: state and context are used by nobody else; the state goes first, because its
         // blocks are counted in the context.
         unsafe {
+            (*self.context).meter.state = std::ptr::null_mut();
             lua_close(self.state);
             drop(Box::from_raw(self.context));
         }
@@ -337,6 +362,7 @@ fn new_state(context: *mut Context, options: &VmOptions) -> *mut lua_State {
             panic!("setting up a Lua VM failed: {text}");
         }
         lua_remove(L, 1);
+        (*context).meter.state = L;
         (*context).names.truncate(1);
         (*context).name_index.clear();
         L
@@ -371,9 +397,10 @@ unsafe extern "C-unwind" fn set_up(L: *mut lua_State) -> c_int {
         crate::cmsgpack::push_library(L, context);
         crate::structs::push_library(L, context);
         bridge::push_function(L, context, is_killed);
+        bridge::push_function(L, context, is_stack_deep);
         lua_pushnumber(L, random_seed());
         push_bytes(L, (*options).redis_version.as_bytes());
-        lua_call(L, 7, 2); // the hidden globals and their face
+        lua_call(L, 8, 2); // the hidden globals and their face
 
         // What scripts see as globals, in this thread and in every coroutine.
         lua_replace(L, LUA_GLOBALSINDEX);
@@ -412,6 +439,12 @@ fn random_seed() -> f64 {
 unsafe extern "C-unwind" fn is_killed(L: *mut lua_State) -> c_int {
     // SAFETY: made by `push_function`.
     unsafe { lua_pushboolean(L, c_int::from((*context_upvalue(L)).killed)) };
+    1
+}
+
+unsafe extern "C-unwind" fn is_stack_deep(L: *mut lua_State) -> c_int {
+    // SAFETY: compares addresses only.
+    unsafe { lua_pushboolean(L, luar_stack_is_deep()) };
     1
 }
 

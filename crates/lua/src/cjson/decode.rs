@@ -5,6 +5,7 @@ use std::ffi::c_int;
 
 use super::{Config, DEPTH_LIMIT, KEPT_BUFFER_BYTES_MAX, config_upvalue};
 use crate::bridge::context_upvalue;
+use crate::context::stack_place;
 use crate::internals::{self, Bits, Str};
 use crate::raise;
 use crate::sys::*;
@@ -50,7 +51,9 @@ pub unsafe extern "C-unwind" fn decode(L: *mut lua_State) -> c_int {
         }
         let config = *config_upvalue(L);
         let null = (*context).cjson.null;
-        let mut decoder = Decoder { L, text, at: 0, config, null, buffers: &mut *buffers };
+        let stack_floor = (*context).stack_floor;
+        let mut decoder =
+            Decoder { L, text, at: 0, config, null, stack_floor, buffers: &mut *buffers };
         let result = decoder.document();
         match result {
             Ok(value) => internals::push(L, value),
@@ -80,6 +83,7 @@ struct Decoder<'a> {
     at: usize,
     config: Config,
     null: Bits,
+    stack_floor: usize,
     buffers: &'a mut Buffers,
 }
 
@@ -128,7 +132,8 @@ impl Decoder<'_> {
     }
 
     fn descend(&self, depth: c_int) -> Result<(), Failure> {
-        if depth > self.config.decode_max_depth.min(DEPTH_LIMIT) {
+        if depth > self.config.decode_max_depth.min(DEPTH_LIMIT) || stack_place() < self.stack_floor
+        {
             return Err(Failure::Depth { depth, at: self.at });
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::ffi::c_int;
 
 use super::{Config, DEPTH_LIMIT, config_upvalue};
 use crate::bridge::context_upvalue;
+use crate::context::stack_place;
 use crate::convert::push_bytes;
 use crate::internals::{self, Bits, Table, Value, value_of};
 use crate::order::Order;
@@ -45,6 +46,7 @@ pub unsafe extern "C-unwind" fn encode(L: *mut lua_State) -> c_int {
             config,
             null: (*context).cjson.null,
             limit_bytes: (*context).meter.limit_bytes,
+            stack_floor: (*context).stack_floor,
             buffers: &mut *buffers,
             order: &mut *order,
         };
@@ -72,6 +74,7 @@ struct Encoder<'a> {
     config: Config,
     null: Bits,
     limit_bytes: usize,
+    stack_floor: usize,
     buffers: &'a mut Buffers,
     order: &'a mut Order,
 }
@@ -134,7 +137,8 @@ impl Encoder<'_> {
     /// # Safety
     /// As `value`.
     unsafe fn table(&mut self, table: *const Table, depth: c_int) -> Result<(), Failure> {
-        if depth > self.config.encode_max_depth.min(DEPTH_LIMIT) {
+        if depth > self.config.encode_max_depth.min(DEPTH_LIMIT) || stack_place() < self.stack_floor
+        {
             return Err(Failure::Depth(depth));
         }
         // SAFETY: by the caller.
