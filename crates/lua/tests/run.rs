@@ -268,6 +268,7 @@ fn memory_has_a_limit() {
         "local t = {} for i = 1, 1e8 do t[i] = coroutine.create(function() end) end",
         "return table.concat({string.rep('x', 4e6), string.rep('y', 4e6), string.rep('z', 4e6)})",
         "local t = {} for i = 1, 1e8 do t[i] = KEYS end return t",
+        "return cjson.decode('[' .. string.rep('1,', 1.2e6) .. '1]')",
     ] {
         let (outcome, reply) = bench.outcome_args(source.as_bytes(), &[], &[]);
         assert_eq!(outcome, Outcome::OutOfMemory, "{source}: {}", support::tidy(&reply));

@@ -6,6 +6,7 @@ use std::ffi::c_int;
 use super::{Config, DEPTH_LIMIT, KEPT_BUFFER_BYTES_MAX, config_upvalue};
 use crate::bridge::context_upvalue;
 use crate::context::stack_place;
+use crate::convert::push_bytes;
 use crate::internals::{self, Bits, Str};
 use crate::raise;
 use crate::sys::*;
@@ -28,6 +29,7 @@ pub struct Buffers {
 enum Failure {
     Expected { what: &'static str, found: &'static str, at: usize },
     Depth { depth: c_int, at: usize },
+    Memory,
 }
 
 pub unsafe extern "C-unwind" fn decode(L: *mut lua_State) -> c_int {
@@ -52,8 +54,17 @@ pub unsafe extern "C-unwind" fn decode(L: *mut lua_State) -> c_int {
         let config = *config_upvalue(L);
         let null = (*context).cjson.null;
         let stack_floor = (*context).stack_floor;
-        let mut decoder =
-            Decoder { L, text, at: 0, config, null, stack_floor, buffers: &mut *buffers };
+        let limit_bytes = (*context).meter.limit_bytes;
+        let mut decoder = Decoder {
+            L,
+            text,
+            at: 0,
+            config,
+            null,
+            stack_floor,
+            limit_bytes,
+            buffers: &mut *buffers,
+        };
         let result = decoder.document();
         match result {
             Ok(value) => internals::push(L, value),
@@ -61,6 +72,10 @@ pub unsafe extern "C-unwind" fn decode(L: *mut lua_State) -> c_int {
                 L,
                 format_args!("Expected {what} but found {found} at character {}", at + 1),
             ),
+            Err(Failure::Memory) => {
+                push_bytes(L, b"not enough memory");
+                lua_error(L);
+            }
             Err(Failure::Depth { depth, at }) => raise::format(
                 L,
                 format_args!(
@@ -84,6 +99,7 @@ struct Decoder<'a> {
     config: Config,
     null: Bits,
     stack_floor: usize,
+    limit_bytes: usize,
     buffers: &'a mut Buffers,
 }
 
@@ -131,6 +147,15 @@ impl Decoder<'_> {
         }
     }
 
+    /// Gathers a value; what is gathered counts against the script's memory.
+    fn keep(&mut self, value: Bits) -> Result<(), Failure> {
+        if self.buffers.values.len() * size_of::<Bits>() > self.limit_bytes {
+            return Err(Failure::Memory);
+        }
+        self.buffers.values.push(value);
+        Ok(())
+    }
+
     fn descend(&self, depth: c_int) -> Result<(), Failure> {
         if depth > self.config.decode_max_depth.min(DEPTH_LIMIT) || stack_place() < self.stack_floor
         {
@@ -163,7 +188,7 @@ impl Decoder<'_> {
                 }
                 self.at += 1;
                 let value = self.value(depth)?;
-                self.buffers.values.push(value);
+                self.keep(value)?;
                 match self.next_byte() {
                     b',' => self.at += 1,
                     b'}' => break,
@@ -189,7 +214,7 @@ impl Decoder<'_> {
             }
             loop {
                 let value = self.value(depth)?;
-                self.buffers.values.push(value);
+                self.keep(value)?;
                 match self.next_byte() {
                     b',' => self.at += 1,
                     b']' => break,
