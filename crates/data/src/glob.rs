@@ -1,9 +1,9 @@
 //! Glob patterns of KEYS, SCAN, PSUBSCRIBE, CONFIG GET and ACLs.
 //!
-//! `?` any byte, `*` any bytes, `[abc]`, `[a-z]`, `[^a-z]`, backslash for a literal; quirks
-//! as in Redis (an unclosed class ends with the pattern). One star is remembered at a time, as in
-//! the classical iterative wildcard match: a later star makes going back to an earlier one
-//! pointless, so matching takes at most pattern × text steps.
+//! `?` any byte, `*` any bytes, `[abc]`, `[a-z]`, `[^a-z]`, backslash for a literal; quirks as in
+//! Redis (an unclosed class ends with the pattern), but for one: an empty text matches stars.
+//! One star is remembered at a time, as in the classical iterative wildcard match: a later star
+//! makes going back to an earlier one pointless, so matching takes at most pattern × text steps.
 
 /// Whether all of `text` matches `pattern`.
 pub fn matches(pattern: &[u8], text: &[u8], ignore_case: bool) -> bool {

@@ -24,14 +24,33 @@ pub struct Hash(Form);
 
 enum Form {
     Packed(Listpack),
-    Hashed(Box<Table<Field>>),
+    Hashed(Box<Hashed>),
+}
+
+#[derive(Default)]
+struct Hashed {
+    table: Table<Field>,
+    /// What the allocator gave for the fields.
+    field_bytes: usize,
+}
+
+impl Hashed {
+    fn with_capacity(count: usize) -> Box<Hashed> {
+        Box::new(Hashed { table: Table::with_capacity(count), field_bytes: 0 })
+    }
+
+    /// Adds a field known to be absent.
+    fn add_new(&mut self, hash: u64, field: Field) {
+        self.field_bytes += field.memory_bytes();
+        self.table.insert_unique(hash, field, hash_of);
+    }
 }
 
 impl fmt::Debug for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Form::Packed(fields) => fields.fmt(f),
-            Form::Hashed(fields) => f.debug_set().entries(fields.iter()).finish(),
+            Form::Hashed(hashed) => f.debug_set().entries(&hashed.table).finish(),
         }
     }
 }
@@ -46,11 +65,11 @@ impl Clone for Hash {
     fn clone(&self) -> Hash {
         Hash(match &self.0 {
             Form::Packed(fields) => Form::Packed(fields.clone()),
-            Form::Hashed(table) => {
-                let mut copy = Box::new(Table::with_capacity(table.len()));
-                for stored in table.iter() {
+            Form::Hashed(hashed) => {
+                let mut copy = Hashed::with_capacity(hashed.table.len());
+                for stored in &hashed.table {
                     let (field, value) = stored.pair();
-                    copy.insert_unique(hash_of(stored), Field::new(field, value), hash_of);
+                    copy.add_new(hash_of(stored), Field::new(field, value));
                 }
                 Form::Hashed(copy)
             }
@@ -80,7 +99,7 @@ impl Hash {
     pub fn len(&self) -> usize {
         match &self.0 {
             Form::Packed(fields) => fields.len() / 2,
-            Form::Hashed(table) => table.len(),
+            Form::Hashed(hashed) => hashed.table.len(),
         }
     }
 
@@ -96,14 +115,12 @@ impl Hash {
         }
     }
 
-    /// Bytes allocated, the handle excluded. O(n) for a table.
+    /// Bytes allocated, the handle excluded.
     pub fn memory_bytes(&self) -> usize {
         match &self.0 {
             Form::Packed(fields) => fields.memory_bytes(),
-            Form::Hashed(table) => {
-                class_size(size_of::<Table<Field>>())
-                    + table.memory_bytes()
-                    + table.iter().map(Field::memory_bytes).sum::<usize>()
+            Form::Hashed(hashed) => {
+                class_size(size_of::<Hashed>()) + hashed.table.memory_bytes() + hashed.field_bytes
             }
         }
     }
@@ -112,8 +129,9 @@ impl Hash {
     pub fn get(&self, field: &[u8]) -> Option<&[u8]> {
         match &self.0 {
             Form::Packed(fields) => fields.get(value_position(fields, field)?),
-            Form::Hashed(table) => {
-                table.find(hash_bytes(field), |stored| stored.name() == field).map(Field::value)
+            Form::Hashed(hashed) => {
+                let is_field = |stored: &Field| stored.name() == field;
+                hashed.table.find(hash_bytes(field), is_field).map(Field::value)
             }
         }
     }
@@ -141,13 +159,15 @@ impl Hash {
             }
             self.make_table(1);
         }
-        let Form::Hashed(table) = &mut self.0 else { unreachable!("a table since above") };
+        let Form::Hashed(hashed) = &mut self.0 else { unreachable!("a table since above") };
         let hash = hash_bytes(field);
-        if let Some(stored) = table.find_mut(hash, |stored| stored.name() == field) {
+        if let Some(stored) = hashed.table.find_mut(hash, |stored| stored.name() == field) {
+            hashed.field_bytes -= stored.memory_bytes();
             stored.set_value(value);
+            hashed.field_bytes += stored.memory_bytes();
             return false;
         }
-        table.insert_unique(hash, Field::new(field, value), hash_of);
+        hashed.add_new(hash, Field::new(field, value));
         true
     }
 
@@ -161,9 +181,15 @@ impl Hash {
                 }
                 None => false,
             },
-            Form::Hashed(table) => {
+            Form::Hashed(hashed) => {
                 let is_field = |stored: &Field| stored.name() == field;
-                table.remove(hash_bytes(field), is_field, hash_of).is_some()
+                match hashed.table.remove(hash_bytes(field), is_field, hash_of) {
+                    Some(removed) => {
+                        hashed.field_bytes -= removed.memory_bytes();
+                        true
+                    }
+                    None => false,
+                }
             }
         }
     }
@@ -172,7 +198,7 @@ impl Hash {
     pub fn iter(&self) -> Iter<'_> {
         Iter(match &self.0 {
             Form::Packed(fields) => IterForm::Packed(fields.iter()),
-            Form::Hashed(table) => IterForm::Hashed(table.iter()),
+            Form::Hashed(hashed) => IterForm::Hashed(hashed.table.iter()),
         })
     }
 
@@ -184,7 +210,7 @@ impl Hash {
                 self.iter().for_each(|(field, value)| visit(field, value));
                 0
             }
-            Form::Hashed(table) => scan_table(table, cursor, count, |stored| {
+            Form::Hashed(hashed) => scan_table(&hashed.table, cursor, count, |stored| {
                 let (field, value) = stored.pair();
                 visit(field, value);
             }),
@@ -201,7 +227,7 @@ impl Hash {
                 let at = fields.seek(below(rng, fields.len() / 2) * 2);
                 Some((fields.get(at)?, fields.get(fields.after(at))?))
             }
-            Form::Hashed(table) => table.random(rng).map(Field::pair),
+            Form::Hashed(hashed) => hashed.table.random(rng).map(Field::pair),
         }
     }
 
@@ -216,18 +242,18 @@ impl Hash {
                 let pairs: Vec<_> = self.iter().collect();
                 distinct(rng, pairs.len(), count).into_iter().map(|at| pairs[at]).collect()
             }
-            Form::Hashed(table) => {
-                distinct_of_table(table, count, rng).into_iter().map(Field::pair).collect()
+            Form::Hashed(hashed) => {
+                distinct_of_table(&hashed.table, count, rng).into_iter().map(Field::pair).collect()
             }
         }
     }
 
     fn make_table(&mut self, additional: usize) {
-        let mut table = Box::new(Table::with_capacity(self.len() + additional));
+        let mut hashed = Hashed::with_capacity(self.len() + additional);
         for (field, value) in self.iter() {
-            table.insert_unique(hash_bytes(field), Field::new(field, value), hash_of);
+            hashed.add_new(hash_bytes(field), Field::new(field, value));
         }
-        self.0 = Form::Hashed(table);
+        self.0 = Form::Hashed(hashed);
     }
 }
 

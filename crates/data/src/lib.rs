@@ -57,6 +57,7 @@
 //! hash_bytes(&[u8]) -> u64      class_size(bytes) -> bytes the allocator really gives
 //! ```
 
+mod bucket;
 pub mod bytes;
 mod encoding;
 mod float_text;

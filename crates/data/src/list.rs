@@ -62,8 +62,13 @@ impl Bound {
         Bound { bytes: total - listpack::HEADER, count }
     }
 
+    /// Half of the configured limit; the byte bound behind a limit in entries stays.
     fn half(self) -> Bound {
-        Bound { bytes: self.bytes / 2, count: self.count / 2 }
+        if self.count == usize::MAX {
+            Bound { bytes: self.bytes / 2, ..self }
+        } else {
+            Bound { count: self.count / 2, ..self }
+        }
     }
 
     fn allows(self, bytes: usize, count: usize) -> bool {
@@ -224,7 +229,8 @@ impl List {
     pub fn set(&mut self, index: i64, value: &[u8], limits: &Limits) -> bool {
         let Some(index) = index_at(index, self.len()) else { return false };
         let bound = Bound::of(limits);
-        self.grow(0, entry_size(value.len()), bound);
+        // As in Redis, the old element still counts.
+        self.grow(1, entry_size(value.len()), bound);
         match &mut self.0 {
             Form::Packed(entries) => entries.replace(entries.seek(index), value),
             Form::Blocks(blocks) => {

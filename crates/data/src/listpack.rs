@@ -279,6 +279,20 @@ impl Listpack {
         write_entry(entry, len, parts);
     }
 
+    /// Moves the entry at `from` before the entry at `to` (or to the end) and returns where it is
+    /// then. Neither size nor capacity changes.
+    pub fn move_entry(&mut self, from: Position, to: Position) -> Position {
+        let size = split_entry(self.entries(), from.0).1;
+        let entries = self.entries_mut();
+        if to.0 > from.0 {
+            entries[from.0..to.0].rotate_left(size);
+            Position(to.0 - size)
+        } else {
+            entries[to.0..from.0 + size].rotate_right(size);
+            to
+        }
+    }
+
     /// Removes the entry at `at`; `at` is then the entry that followed it.
     pub fn remove(&mut self, at: Position) {
         self.remove_many(at, 1);

@@ -9,8 +9,8 @@ pub(crate) fn below(rng: &mut impl FnMut() -> u64, bound: usize) -> usize {
     ((u128::from(rng()) * bound as u128) >> 64) as usize
 }
 
-/// `count` distinct positions of `0..len` in random order (Floyd's sampling for few, a shuffled
-/// prefix for many). `count` is cut to `len`.
+/// `count` distinct positions of `0..len` in random order, the beginning of a shuffle; `count` is
+/// cut to `len`. O(len).
 pub(crate) fn distinct(rng: &mut impl FnMut() -> u64, len: usize, count: usize) -> Vec<usize> {
     let count = count.min(len);
     let mut positions: Vec<usize> = (0..len).collect();

@@ -113,6 +113,12 @@ impl Drop for Scored {
 }
 
 impl MemberRef {
+    /// Asks the processor to load the member ahead of its use.
+    #[inline]
+    pub fn prefetch(self) {
+        crate::bucket::prefetch(self.0.as_ptr());
+    }
+
     /// Fills unused places of a node.
     pub const NONE: MemberRef = MemberRef(NonNull::dangling());
 

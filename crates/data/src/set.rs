@@ -26,7 +26,26 @@ pub struct Set(Form);
 enum Form {
     Integers(Intset),
     Packed(Listpack),
-    Hashed(Box<Table<Bytes>>),
+    Hashed(Box<Hashed>),
+}
+
+#[derive(Default)]
+struct Hashed {
+    table: Table<Bytes>,
+    /// What the allocator gave for the members.
+    member_bytes: usize,
+}
+
+impl Hashed {
+    fn with_capacity(count: usize) -> Box<Hashed> {
+        Box::new(Hashed { table: Table::with_capacity(count), member_bytes: 0 })
+    }
+
+    /// Adds a member known to be absent.
+    fn add_new(&mut self, hash: u64, member: Bytes) {
+        self.member_bytes += member.memory_bytes();
+        self.table.insert_unique(hash, member, hash_of);
+    }
 }
 
 /// A member of a set: borrowed bytes, or the text of an integer.
@@ -58,7 +77,7 @@ impl fmt::Debug for Form {
         match self {
             Form::Integers(set) => set.fmt(f),
             Form::Packed(set) => set.fmt(f),
-            Form::Hashed(table) => f.debug_set().entries(table.iter()).finish(),
+            Form::Hashed(hashed) => f.debug_set().entries(&hashed.table).finish(),
         }
     }
 }
@@ -78,10 +97,10 @@ impl Clone for Set {
         Set(match &self.0 {
             Form::Integers(set) => Form::Integers(set.clone()),
             Form::Packed(set) => Form::Packed(set.clone()),
-            Form::Hashed(table) => {
-                let mut copy = Box::new(Table::with_capacity(table.len()));
-                for member in table.iter() {
-                    copy.insert_unique(hash_of(member), member.clone(), hash_of);
+            Form::Hashed(hashed) => {
+                let mut copy = Hashed::with_capacity(hashed.table.len());
+                for member in &hashed.table {
+                    copy.add_new(hash_of(member), member.clone());
                 }
                 Form::Hashed(copy)
             }
@@ -102,7 +121,7 @@ impl Set {
         } else if count <= limits.set_max_listpack_entries {
             Form::Packed(Listpack::new())
         } else {
-            Form::Hashed(Box::new(Table::with_capacity(count)))
+            Form::Hashed(Hashed::with_capacity(count))
         })
     }
 
@@ -139,7 +158,7 @@ impl Set {
         match &self.0 {
             Form::Integers(set) => set.len(),
             Form::Packed(set) => set.len(),
-            Form::Hashed(table) => table.len(),
+            Form::Hashed(hashed) => hashed.table.len(),
         }
     }
 
@@ -156,15 +175,13 @@ impl Set {
         }
     }
 
-    /// Bytes allocated, the handle excluded. O(n) for a table.
+    /// Bytes allocated, the handle excluded.
     pub fn memory_bytes(&self) -> usize {
         match &self.0 {
             Form::Integers(set) => set.memory_bytes(),
             Form::Packed(set) => set.memory_bytes(),
-            Form::Hashed(table) => {
-                class_size(size_of::<Table<Bytes>>())
-                    + table.memory_bytes()
-                    + table.iter().map(Bytes::memory_bytes).sum::<usize>()
+            Form::Hashed(hashed) => {
+                class_size(size_of::<Hashed>()) + hashed.table.memory_bytes() + hashed.member_bytes
             }
         }
     }
@@ -174,8 +191,9 @@ impl Set {
         match &self.0 {
             Form::Integers(set) => parse_i64(member).is_some_and(|value| set.contains(value)),
             Form::Packed(set) => set.find(member, set.first(), 1).is_some(),
-            Form::Hashed(table) => {
-                table.find(hash_bytes(member), |stored| stored.as_slice() == member).is_some()
+            Form::Hashed(hashed) => {
+                let is_member = |stored: &Bytes| stored.as_slice() == member;
+                hashed.table.find(hash_bytes(member), is_member).is_some()
             }
         }
     }
@@ -213,12 +231,12 @@ impl Set {
                 self.add_new(member);
                 true
             }
-            Form::Hashed(table) => {
+            Form::Hashed(hashed) => {
                 let hash = hash_bytes(member);
-                if table.find(hash, |stored| stored.as_slice() == member).is_some() {
+                if hashed.table.find(hash, |stored| stored.as_slice() == member).is_some() {
                     return false;
                 }
-                table.insert_unique(hash, Bytes::new(member), hash_of);
+                hashed.add_new(hash, Bytes::new(member));
                 true
             }
         }
@@ -235,9 +253,15 @@ impl Set {
                 }
                 None => false,
             },
-            Form::Hashed(table) => {
+            Form::Hashed(hashed) => {
                 let is_member = |stored: &Bytes| stored.as_slice() == member;
-                table.remove(hash_bytes(member), is_member, hash_of).is_some()
+                match hashed.table.remove(hash_bytes(member), is_member, hash_of) {
+                    Some(removed) => {
+                        hashed.member_bytes -= removed.memory_bytes();
+                        true
+                    }
+                    None => false,
+                }
             }
         }
     }
@@ -247,7 +271,7 @@ impl Set {
         Iter(match &self.0 {
             Form::Integers(set) => IterForm::Integers { set, next: 0 },
             Form::Packed(set) => IterForm::Packed(set.iter()),
-            Form::Hashed(table) => IterForm::Hashed(table.iter()),
+            Form::Hashed(hashed) => IterForm::Hashed(hashed.table.iter()),
         })
     }
 
@@ -255,8 +279,8 @@ impl Set {
     /// compact sets are visited whole. See [`Table::scan`] for the guarantee.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Member<'_>)) -> u64 {
         match &self.0 {
-            Form::Hashed(table) => {
-                scan_table(table, cursor, count, |member| visit(Member::Bytes(member)))
+            Form::Hashed(hashed) => {
+                scan_table(&hashed.table, cursor, count, |member| visit(Member::Bytes(member)))
             }
             _ => {
                 self.iter().for_each(visit);
@@ -276,14 +300,14 @@ impl Set {
                 set.get(index).map(|value| Member::Integer(format_i64(value)))
             }
             Form::Packed(set) => set.nth(below(rng, set.len())).map(Member::Bytes),
-            Form::Hashed(table) => table.random(rng).map(|member| Member::Bytes(member)),
+            Form::Hashed(hashed) => hashed.table.random(rng).map(|member| Member::Bytes(member)),
         }
     }
 
     /// `count` different members (all of them if there are fewer), in random order.
     pub fn random_distinct(&self, count: usize, rng: &mut impl FnMut() -> u64) -> Vec<Member<'_>> {
-        if let Form::Hashed(table) = &self.0 {
-            return distinct_of_table(table, count, rng)
+        if let Form::Hashed(hashed) = &self.0 {
+            return distinct_of_table(&hashed.table, count, rng)
                 .into_iter()
                 .map(|member| Member::Bytes(member))
                 .collect();
@@ -304,8 +328,8 @@ impl Set {
         match &mut self.0 {
             Form::Integers(_) => unreachable!("the caller has chosen an encoding for strings"),
             Form::Packed(set) => set.push_back(member),
-            Form::Hashed(table) => {
-                table.insert_unique(hash_bytes(member), Bytes::new(member), hash_of);
+            Form::Hashed(hashed) => {
+                hashed.add_new(hash_bytes(member), Bytes::new(member));
             }
         }
     }
@@ -330,11 +354,11 @@ impl Set {
     }
 
     fn make_table(&mut self, additional: usize) {
-        let mut table = Box::new(Table::with_capacity(self.len() + additional));
+        let mut hashed = Hashed::with_capacity(self.len() + additional);
         for member in self.iter() {
-            table.insert_unique(hash_bytes(&member), Bytes::new(&member), hash_of);
+            hashed.add_new(hash_bytes(&member), Bytes::new(&member));
         }
-        self.0 = Form::Hashed(table);
+        self.0 = Form::Hashed(hashed);
     }
 }
 

@@ -6,7 +6,7 @@
 //! one line and a hit two. The layout follows Valkey's hashtable of 2024.
 //!
 //! Growing and shrinking are incremental: the new array stands beside the old one and every insert
-//! or removal moves [`STEPS_PER_WRITE`] old buckets, so no single operation pays for the table.
+//! or removal moves a few old buckets, so no single operation pays for the table.
 //! Moving needs hashes of stored values: operations that may move take a `hasher`, which must
 //! give for every stored value the hash it was inserted with.
 //!
@@ -16,53 +16,28 @@
 //!
 //! It knows nothing of what `T` points to. `find` takes `&self` and moves nothing, so shared
 //! readers are fine.
-
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
+use crate::bucket::{
+    Bucket, CHAINED, FULL, SLOTS, Space, bits, bucket_word, chain_len, for_each_in_chain,
+    nth_in_chain, prefetch, tag_of, taken_slots,
+};
 use crate::random::below;
 use crate::size_class::class_size;
 
-/// Slots of a bucket.
-const SLOTS: usize = 7;
-/// Flag in `presence`: the last slot links to an overflow bucket.
-const CHAINED: u8 = 0x80;
-/// All slots taken, no link.
-const FULL: u8 = 0x7f;
-/// Old buckets moved by every insert or removal while the table changes size.
+/// Old buckets moved by every insert or removal while the table grows.
 const STEPS_PER_WRITE: usize = 2;
+/// The same while it shrinks: the old buckets are nearly empty then, and there are many for the
+/// new array, which must not fill up before they are done.
+const STEPS_PER_WRITE_SHRINKING: usize = 16;
 /// Empty old buckets that a step may skip for free.
 const EMPTY_SKIPS_PER_STEP: usize = 16;
+/// Values per bucket at which a table grows: above the seven slots, because a chain for one bucket
+/// in two costs less memory than twice the buckets, and few lookups reach it.
+const LOAD_MAX: usize = 8;
 /// A table shrinks when less than one slot in this many is taken.
 const SHRINK_FACTOR: usize = 8;
-
-union Slot<T> {
-    item: std::mem::ManuallyDrop<MaybeUninit<T>>,
-    next: *mut Bucket<T>,
-}
-
-#[repr(C, align(64))]
-struct Bucket<T> {
-    /// Bit i: slot i holds a value. Bit 7: [`CHAINED`]. All zero is the empty bucket.
-    presence: u8,
-    tags: [u8; SLOTS],
-    slots: [Slot<T>; SLOTS],
-}
-
-/// One array of buckets; `log2` is the number of index bits.
-struct Space<T> {
-    buckets: Option<NonNull<Bucket<T>>>,
-    log2: u8,
-}
-
-impl<T> Clone for Space<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T> Copy for Space<T> {}
 
 /// A hash table of values as wide as a pointer. See the module's text.
 pub struct Table<T> {
@@ -79,155 +54,6 @@ pub struct Table<T> {
 unsafe impl<T: Send> Send for Table<T> {}
 // SAFETY: methods taking `&self` only read.
 unsafe impl<T: Sync> Sync for Table<T> {}
-
-impl<T> Space<T> {
-    const NONE: Space<T> = Space { buckets: None, log2: 0 };
-
-    fn layout(log2: u8) -> Layout {
-        Layout::array::<Bucket<T>>(1 << log2).expect("bucket count fits the address space")
-    }
-
-    fn allocate(log2: u8) -> Space<T> {
-        let layout = Self::layout(log2);
-        // SAFETY: the layout is not zero-sized; all-zero buckets are valid empty buckets (the slots
-        // are unions that hold nothing until presence says so).
-        let buckets = unsafe { alloc_zeroed(layout) }.cast::<Bucket<T>>();
-        match NonNull::new(buckets) {
-            Some(buckets) => Space { buckets: Some(buckets), log2 },
-            None => handle_alloc_error(layout),
-        }
-    }
-
-    /// Frees the array; the caller has emptied the buckets and freed their chains.
-    fn free(self) {
-        if let Some(buckets) = self.buckets {
-            // SAFETY: allocated by `allocate` with this layout, and freed once: the owner replaces
-            // its copy of the space when it calls this.
-            unsafe { dealloc(buckets.as_ptr().cast(), Self::layout(self.log2)) }
-        }
-    }
-
-    fn bucket_count(&self) -> usize {
-        if self.buckets.is_some() { 1 << self.log2 } else { 0 }
-    }
-
-    fn mask(&self) -> u64 {
-        (1u64 << self.log2) - 1
-    }
-
-    /// The first bucket of the chain that `index` (masked here) names.
-    #[inline]
-    fn bucket(&self, index: u64) -> Option<*mut Bucket<T>> {
-        // SAFETY: the masked index is below the number of buckets allocated.
-        self.buckets.map(|buckets| unsafe { buckets.as_ptr().add((index & self.mask()) as usize) })
-    }
-}
-
-#[inline]
-fn tag_of(hash: u64) -> u8 {
-    (hash >> 56) as u8
-}
-
-/// Bit i set where byte `i + 1` of `word` equals `tag` (byte 0 is the presence byte).
-#[inline]
-fn matching_tags(word: u64, tag: u8) -> u8 {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::*;
-        // SAFETY: SSE2 is part of the x86-64 baseline.
-        let equal = unsafe {
-            let tags = _mm_cvtsi64_si128(word as i64);
-            _mm_movemask_epi8(_mm_cmpeq_epi8(tags, _mm_set1_epi8(tag as i8)))
-        };
-        (equal as u8) >> 1
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    matching_tags_portable(word, tag)
-}
-
-/// The same in plain integer arithmetic: zero bytes of `word ^ tag…` exactly, gathered to bits.
-#[cfg(any(test, not(target_arch = "x86_64")))]
-fn matching_tags_portable(word: u64, tag: u8) -> u8 {
-    const LOW_SEVEN: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    let x = word ^ (u64::from(tag) * 0x0101_0101_0101_0101);
-    let zero_bytes = !(((x & LOW_SEVEN) + LOW_SEVEN) | x | LOW_SEVEN);
-    ((zero_bytes >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 57) as u8
-}
-
-impl<T> Bucket<T> {
-    /// Slots whose tag agrees and which are taken.
-    ///
-    /// # Safety
-    /// `bucket` points to a live bucket.
-    #[inline]
-    unsafe fn candidates(bucket: *const Bucket<T>, tag: u8) -> u8 {
-        // SAFETY: live by contract; the first eight bytes are presence and tags, all initialised,
-        // and the bucket is aligned to 64.
-        let word = u64::from_le(unsafe { bucket.cast::<u64>().read() });
-        let taken = taken_slots(word as u8);
-        matching_tags(word, tag) & taken
-    }
-
-    /// # Safety
-    /// `bucket` points to a live bucket.
-    #[inline]
-    unsafe fn next(bucket: *const Bucket<T>) -> Option<*mut Bucket<T>> {
-        // SAFETY: live by contract; CHAINED says that the last slot was written as `next`.
-        unsafe {
-            if (*bucket).presence & CHAINED != 0 {
-                Some((*bucket).slots[SLOTS - 1].next)
-            } else {
-                None
-            }
-        }
-    }
-
-    /// # Safety
-    /// `bucket` points to a live bucket and slot `slot` is taken; the reference must not outlive
-    /// the value nor meet a `&mut` to it.
-    #[inline]
-    unsafe fn item<'a>(bucket: *const Bucket<T>, slot: usize) -> &'a T {
-        // SAFETY: by contract the slot was written as `item`.
-        unsafe {
-            (&*(&raw const (*bucket).slots[slot].item).cast::<MaybeUninit<T>>()).assume_init_ref()
-        }
-    }
-
-    /// Puts a value into a free slot.
-    ///
-    /// # Safety
-    /// `bucket` points to a live bucket whose slot `slot` is neither taken nor the link.
-    #[inline]
-    unsafe fn put(bucket: *mut Bucket<T>, slot: usize, tag: u8, value: T) {
-        // SAFETY: live by contract; writing a union field of a free slot drops nothing.
-        unsafe {
-            (&raw mut (*bucket).slots[slot].item).cast::<T>().write(value);
-            (*bucket).tags[slot] = tag;
-            (*bucket).presence |= 1 << slot;
-        }
-    }
-
-    /// Takes the value out of a taken slot.
-    ///
-    /// # Safety
-    /// `bucket` points to a live bucket and slot `slot` is taken.
-    #[inline]
-    unsafe fn take(bucket: *mut Bucket<T>, slot: usize) -> T {
-        // SAFETY: the slot holds a value by contract; clearing the bit makes the read the only
-        // owner.
-        unsafe {
-            (*bucket).presence &= !(1 << slot);
-            (&raw const (*bucket).slots[slot].item).cast::<T>().read()
-        }
-    }
-}
-
-/// Which slots of a bucket hold values.
-#[inline]
-fn taken_slots(presence: u8) -> u8 {
-    // The last slot of a chained bucket is a link, and its presence bit is clear then.
-    presence & FULL
-}
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
@@ -345,8 +171,8 @@ impl<T> Table<T> {
     /// the allocation of the next array.
     pub fn insert_unique(&mut self, hash: u64, value: T, hasher: impl Fn(&T) -> u64) -> &mut T {
         if self.is_rehashing() {
-            self.rehash_step(STEPS_PER_WRITE, &hasher);
-        } else if self.len >= self.main.bucket_count() * SLOTS {
+            self.rehash_step(self.steps_per_write(), &hasher);
+        } else if self.len >= self.main.bucket_count() * LOAD_MAX {
             self.start_resize(log2_for(self.len + 1));
         }
         self.len += 1;
@@ -386,7 +212,7 @@ impl<T> Table<T> {
         if self.len == 0 {
             self.release();
         } else if self.is_rehashing() {
-            self.rehash_step(STEPS_PER_WRITE, &hasher);
+            self.rehash_step(self.steps_per_write(), &hasher);
         } else {
             self.shrink_if_sparse();
         }
@@ -491,7 +317,7 @@ impl<T> Table<T> {
         if self.len == 0 {
             return None;
         }
-        let buckets = self.main.bucket_count() + self.old.bucket_count() - self.moved;
+        let buckets = self.chain_count();
         for _ in 0..DRAWS {
             let chain = self.numbered_bucket(below(rng, buckets));
             // SAFETY: a live chain of this table.
@@ -522,7 +348,7 @@ impl<T> Table<T> {
         if self.len == 0 || count == 0 {
             return;
         }
-        let buckets = self.main.bucket_count() + self.old.bucket_count() - self.moved;
+        let buckets = self.chain_count();
         let start = below(rng, buckets);
         let mut left = count.min(self.len);
         let enough_steps = if count == 1 { buckets } else { buckets.min(count * 64) };
@@ -560,6 +386,11 @@ impl<T> Table<T> {
         bucket.expect("numbers are below the count of buckets")
     }
 
+    fn steps_per_write(&self) -> usize {
+        if self.old.log2 > self.main.log2 { STEPS_PER_WRITE_SHRINKING } else { STEPS_PER_WRITE }
+    }
+
+    /// Chains that may hold values.
     fn chain_count(&self) -> usize {
         self.main.bucket_count() + self.old.bucket_count() - self.moved
     }
@@ -737,82 +568,11 @@ struct Place<T> {
 
 /// Index bits of an array for `count` values.
 fn log2_for(count: usize) -> u8 {
-    count.div_ceil(SLOTS).next_power_of_two().trailing_zeros() as u8
+    count.div_ceil(LOAD_MAX).next_power_of_two().trailing_zeros() as u8
 }
 
 fn next_cursor(cursor: u64, mask: u64) -> u64 {
     (cursor | !mask).reverse_bits().wrapping_add(1).reverse_bits()
-}
-
-#[inline]
-fn prefetch(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint and never faults, whatever the address.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast())
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
-}
-
-/// The content of a slot as an address to prefetch.
-///
-/// # Safety
-/// `bucket` is live and the slot taken.
-unsafe fn bucket_word<T>(bucket: *const Bucket<T>, slot: usize) -> *const u8 {
-    // SAFETY: a taken slot holds a T, which is as wide as a pointer; the result is only a hint.
-    unsafe { (&raw const (*bucket).slots[slot]).cast::<*const u8>().read() }
-}
-
-fn bits(mask: u8) -> impl Iterator<Item = usize> {
-    (0..8).filter(move |bit| mask & (1 << bit) != 0)
-}
-
-/// # Safety
-/// `bucket` begins a live chain that nobody changes meanwhile.
-unsafe fn for_each_in_chain<T>(
-    mut bucket: *const Bucket<T>,
-    mut each: impl FnMut(*const Bucket<T>, usize),
-) {
-    loop {
-        // SAFETY: live by contract.
-        let mut taken = taken_slots(unsafe { (*bucket).presence });
-        while taken != 0 {
-            each(bucket, taken.trailing_zeros() as usize);
-            taken &= taken - 1;
-        }
-        // SAFETY: live by contract.
-        match unsafe { Bucket::next(bucket) } {
-            Some(next) => bucket = next,
-            None => return,
-        }
-    }
-}
-
-/// # Safety
-/// `bucket` begins a live chain that nobody changes meanwhile.
-unsafe fn chain_len<T>(bucket: *const Bucket<T>) -> usize {
-    let mut taken = 0;
-    // SAFETY: passed on.
-    unsafe { for_each_in_chain(bucket, |_, _| taken += 1) };
-    taken
-}
-
-/// # Safety
-/// `bucket` begins a live chain that nobody changes while the reference lives.
-unsafe fn nth_in_chain<'a, T>(bucket: *const Bucket<T>, nth: usize) -> Option<&'a T> {
-    let mut at = 0;
-    let mut found = None;
-    // SAFETY: passed on; visited slots are taken.
-    unsafe {
-        for_each_in_chain(bucket, |bucket, slot| {
-            if at == nth {
-                found = Some(Bucket::item(bucket, slot));
-            }
-            at += 1;
-        });
-    }
-    found
 }
 
 /// Iterator of [`Table::iter`].
@@ -869,40 +629,16 @@ impl<'a, T> IntoIterator for &'a Table<T> {
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
-
-    #[test]
-    fn tags_match_in_both_ways() {
-        let mut word = 0x1234_5678_9abc_def0u64;
-        for round in 0..10_000u64 {
-            word = word.wrapping_mul(6364136223846793005).wrapping_add(round);
-            for tag in [0, 1, 0x7f, 0x80, 0xff, (word >> 32) as u8] {
-                let mut expected = 0;
-                for i in 0..7 {
-                    if (word >> (8 * (i + 1))) as u8 == tag {
-                        expected |= 1 << i;
-                    }
-                }
-                assert_eq!(matching_tags(word, tag), expected);
-                assert_eq!(matching_tags_portable(word, tag), expected);
-            }
-        }
-    }
-
-    #[test]
-    fn a_bucket_is_a_cache_line() {
-        assert_eq!(size_of::<Bucket<usize>>(), 64);
-        assert_eq!(align_of::<Bucket<usize>>(), 64);
-    }
 
     #[test]
     fn capacity_bits() {
         assert_eq!(log2_for(0), 0);
-        assert_eq!(log2_for(7), 0);
-        assert_eq!(log2_for(8), 1);
-        assert_eq!(log2_for(14), 1);
-        assert_eq!(log2_for(15), 2);
-        assert_eq!(log2_for(1000), 8);
+        assert_eq!(log2_for(8), 0);
+        assert_eq!(log2_for(9), 1);
+        assert_eq!(log2_for(16), 1);
+        assert_eq!(log2_for(17), 2);
+        assert_eq!(log2_for(1000), 7);
     }
 }

@@ -22,6 +22,8 @@ use crate::size_class::class_size;
 const LEAF: usize = 63;
 /// Children of an inner node, likewise.
 const FAN: usize = 25;
+/// How many members ahead of its use an iterator asks for a member's memory.
+const AHEAD: usize = 8;
 /// A full leaf passes entries to a neighbour that has at least this much room, and splits otherwise.
 const ROOM_TO_PASS: usize = LEAF / 8;
 
@@ -580,6 +582,9 @@ impl<'a> Iterator for Iter<'a> {
             let (leaf, at) = self.tree.leaf_of(self.start)?;
             self.front = &leaf.members[at..leaf.len];
             self.front_scores = &leaf.scores[at..leaf.len];
+            self.front.iter().take(AHEAD).for_each(|member| member.prefetch());
+        } else if let Some(member) = self.front.get(AHEAD) {
+            member.prefetch();
         }
         self.start += 1;
         let (member, score) = (self.front[0], self.front_scores[0]);
@@ -604,6 +609,9 @@ impl DoubleEndedIterator for Iter<'_> {
             let (leaf, at) = self.tree.leaf_of(self.end - 1)?;
             self.back = &leaf.members[..=at];
             self.back_scores = &leaf.scores[..=at];
+            self.back.iter().rev().take(AHEAD).for_each(|member| member.prefetch());
+        } else if let Some(member) = self.back.len().checked_sub(AHEAD + 1) {
+            self.back[member].prefetch();
         }
         self.end -= 1;
         let last = self.back.len() - 1;
@@ -616,3 +624,154 @@ impl DoubleEndedIterator for Iter<'_> {
 }
 
 impl ExactSizeIterator for Iter<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scored::Scored;
+    use proptest::prelude::*;
+
+    /// Checks everything the module's text promises; returns depth and entries below.
+    fn check(node: &Node, last: &mut Option<(f64, Vec<u8>)>) -> (usize, usize) {
+        assert!(node.fill().0 > 0, "no node is empty");
+        match node {
+            Node::Leaf(leaf) => {
+                for at in 0..leaf.len {
+                    let entry = leaf.entry(at);
+                    // SAFETY: the test keeps all members of the tree.
+                    let member = unsafe { entry.member.member() };
+                    if let Some((score, before)) = last {
+                        let ascends = *score < entry.score
+                            || *score == entry.score && before.as_slice() < member;
+                        assert!(ascends, "entries ascend");
+                    }
+                    *last = Some((entry.score, member.to_vec()));
+                }
+                (1, leaf.len)
+            }
+            Node::Inner(inner) => {
+                let mut depth = None;
+                for at in 0..inner.len {
+                    let child = inner.child(at);
+                    let first = child.first();
+                    assert!(first.member == inner.firsts[at].member, "first entries are known");
+                    assert_eq!(first.score, inner.firsts[at].score);
+                    let (below, count) = check(child, last);
+                    assert_eq!(count, inner.counts[at], "counts are right");
+                    assert_eq!(*depth.get_or_insert(below), below, "leaves lie equally deep");
+                }
+                assert!(inner.children[inner.len..].iter().all(Option::is_none));
+                (depth.unwrap_or(0) + 1, node.count())
+            }
+        }
+    }
+
+    fn check_tree(tree: &Tree) -> usize {
+        let Some(root) = &tree.root else {
+            assert_eq!(tree.len, 0);
+            return 0;
+        };
+        let (depth, count) = check(root, &mut None);
+        assert_eq!(count, tree.len);
+        if let Node::Inner(root) = root {
+            assert!(root.len > 1, "a root with one child is replaced by it");
+        }
+        depth
+    }
+
+    /// Adds a member and keeps its owner.
+    fn insert(tree: &mut Tree, owners: &mut Vec<Scored>, number: usize, score: f64) {
+        let owner = Scored::new(format!("m{number:06}").as_bytes(), score);
+        // SAFETY: the owner is kept in `owners` until the tree is dropped.
+        unsafe { tree.insert(score, owner.as_ref()) };
+        owners.push(owner);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert { count: usize, ascending: bool },
+        RemoveRun { at: prop::sample::Index, count: usize },
+        RemoveSpread { count: usize },
+        Rescore { at: prop::sample::Index, by: f64 },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let index = any::<prop::sample::Index>;
+        prop_oneof![
+            3 => (1usize..3000, any::<bool>())
+                .prop_map(|(count, ascending)| Step::Insert { count, ascending }),
+            2 => (index(), 1usize..2500).prop_map(|(at, count)| Step::RemoveRun { at, count }),
+            2 => (1usize..2500).prop_map(|count| Step::RemoveSpread { count }),
+            2 => (index(), -2.0f64..2.0).prop_map(|(at, by)| Step::Rescore { at, by }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn keeps_its_invariants(steps in prop::collection::vec(step(), 1..25)) {
+            let mut owners = Vec::new();
+            let mut tree = Tree::default();
+            let mut seed = 1u64;
+            for step in steps {
+                let len = tree.len;
+                match step {
+                    Step::Insert { count, ascending } => for _ in 0..count {
+                        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1);
+                        let number = owners.len();
+                        let random = (seed >> 40) as f64 / 1000.0;
+                        let score = if ascending { 20_000.0 + number as f64 } else { random };
+                        insert(&mut tree, &mut owners, number, score);
+                    },
+                    Step::RemoveRun { at, count } if len > 0 => {
+                        let from = at.index(len);
+                        for _ in from..len.min(from + count) {
+                            tree.remove_at(from);
+                        }
+                    }
+                    Step::RemoveSpread { count } => for step in 0..count.min(len) {
+                        tree.remove_at(step * 7919 % tree.len);
+                    },
+                    Step::Rescore { at, by } if len > 0 => {
+                        let (member, old) = tree.range(at.index(len)..len).next().unwrap();
+                        let member = member.to_vec();
+                        let changed = tree.rescore_in_place(old, &member, old + by);
+                        let now = if changed { old + by } else { old };
+                        let rank = tree.rank(now, &member);
+                        prop_assert_eq!(tree.range(rank..rank + 1).next(), Some((&*member, now)));
+                    }
+                    Step::RemoveRun { .. } | Step::Rescore { .. } => {}
+                }
+                let depth = check_tree(&tree);
+                prop_assert!(depth <= 4, "{} entries stand {depth} deep", tree.len);
+            }
+        }
+    }
+
+    #[test]
+    fn ascending_scores_fill_leaves() {
+        let mut owners = Vec::new();
+        let mut tree = Tree::default();
+        let count = 100_000;
+        for number in 0..count {
+            insert(&mut tree, &mut owners, number, number as f64);
+        }
+        check_tree(&tree);
+        let bytes = tree.memory_bytes() as f64 / count as f64;
+        assert!(bytes < 17.5, "{bytes} bytes for an entry of 16");
+    }
+
+    #[test]
+    fn random_scores_fill_leaves_well() {
+        let mut owners = Vec::new();
+        let mut tree = Tree::default();
+        let count = 100_000;
+        for number in 0..count {
+            let score = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) as f64;
+            insert(&mut tree, &mut owners, number, score);
+        }
+        check_tree(&tree);
+        let bytes = tree.memory_bytes() as f64 / count as f64;
+        assert!(bytes < 21.0, "{bytes} bytes for an entry of 16");
+    }
+}

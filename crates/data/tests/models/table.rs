@@ -214,6 +214,31 @@ fn growth_and_shrinking_are_spread_over_operations() {
     assert_eq!(largest_move, 0, "rehash_step(0) moves nothing");
 }
 
+/// A table that shrinks and is filled again at once does not crowd its new, small array.
+#[test]
+fn filling_a_shrinking_table_does_not_crowd_it() {
+    let hasher = |value: &Value| value.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    let hash_of = |value: u64| hasher(&Box::new(value));
+    let mut table: Table<Value> = Table::new();
+    for value in 0..200_000u64 {
+        table.insert_unique(hash_of(value), Box::new(value), hasher);
+    }
+    while table.rehash_step(1000, hasher) {}
+    let mut gone = 0;
+    while table.bucket_counts().1 == 0 {
+        table.remove(hash_of(gone), |stored| **stored == gone, hasher);
+        gone += 1;
+    }
+    let (new, old) = table.bucket_counts();
+    assert!(new < old, "it shrinks");
+    let mut value = 200_000;
+    while table.is_rehashing() {
+        table.insert_unique(hash_of(value), Box::new(value), hasher);
+        value += 1;
+    }
+    assert!(table.len() <= new * 8, "{} values in {new} buckets", table.len());
+}
+
 #[test]
 fn equal_hashes_only_lengthen_a_chain() {
     let mut table: Table<Value> = Table::new();
