@@ -540,7 +540,8 @@ impl WorkerLoop {
 
     /// Goes on with connections that were cut short in an earlier turn or just released.
     fn go_on_with_unfinished(&self, shift: &Shift) {
-        for token in std::mem::take(&mut *self.missed.borrow_mut()) {
+        let missed = std::mem::take(&mut *self.missed.borrow_mut());
+        for token in missed {
             match self.connections.borrow_mut().get_mut(token).and_then(Option::as_mut) {
                 Some(connection) => {
                     connection.may_read = true;

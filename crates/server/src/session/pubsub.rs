@@ -268,7 +268,8 @@ fn send(request: &mut Request<'_, '_>, shard: bool, channel: &[u8], message: &[u
 
 /// Sends what the transaction that just ended has published.
 pub fn deliver(lp: &WorkerLoop) {
-    for publication in std::mem::take(&mut *lp.outbox.borrow_mut()) {
+    let outbox = std::mem::take(&mut *lp.outbox.borrow_mut());
+    for publication in outbox {
         let Publication { shard, channel, message } = publication;
         lp.server.pubsub.publish(shard, &channel, &message, &lp.server.mailboxes);
     }
