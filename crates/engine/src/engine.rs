@@ -173,6 +173,11 @@ impl Txn<'_> {
                 .entry(name.clone())
                 .or_default()
                 .push_back(waiter.clone());
+            // Queued behind clients that cannot use what is there (a list's waiters on a sorted
+            // set): nobody else will look at the key on its behalf.
+            if self.peek(&name.1).is_some() {
+                self.effects.ready.push(name.clone());
+            }
         }
     }
 

@@ -15,6 +15,7 @@ pub mod log;
 pub mod mailbox;
 pub mod memory;
 mod pubsub;
+mod rates;
 pub mod request;
 pub mod script;
 pub mod server;
@@ -26,6 +27,7 @@ pub mod table;
 pub mod worker;
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -117,6 +119,7 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
             });
             threads.push(worker.map_err(failed)?);
         }
+        server.startup_bytes.store(memory::used_bytes(), Ordering::Relaxed);
         log_notice!("Ready to accept connections");
         let mut result = Ok(());
         for thread in threads {

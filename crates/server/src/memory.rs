@@ -78,6 +78,31 @@ pub fn allocator_stats() -> AllocatorStats {
     }
 }
 
+/// The allocator's report in words.
+pub fn malloc_stats() -> String {
+    let mut report = Vec::new();
+    match tikv_jemalloc_ctl::stats_print::stats_print(&mut report, Default::default()) {
+        Ok(()) => String::from_utf8_lossy(&report).into_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Returns unused pages of all arenas to the system.
+pub fn purge() {
+    // 4096 stands for all arenas (MALLCTL_ARENAS_ALL in jemalloc's documentation).
+    let mut name = *b"arena.4096.purge\0";
+    // SAFETY: the name ends in a zero byte; the control takes and gives no value.
+    unsafe {
+        tikv_jemalloc_sys::mallctl(
+            name.as_mut_ptr().cast(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            0,
+        );
+    }
+}
+
 /// Resident set of the process, from the kernel.
 pub fn resident_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm")

@@ -172,7 +172,12 @@ impl Scripts {
 
 /// The watchdog's thread: runs until the server shuts down and no script is left.
 pub fn watch(server: &Server) {
+    let mut rounds = 0u32;
     while !(server.is_shutting_down() && !server.scripts.is_running()) {
+        if rounds.is_multiple_of(10) {
+            server.sample_rates();
+        }
+        rounds = rounds.wrapping_add(1);
         let threshold_ms = server.config.current().busy_reply_threshold_ms;
         server.scripts.watch(threshold_ms, unix_ms(), server.is_shutting_down());
         std::thread::park_timeout(WATCH_PERIOD);

@@ -13,6 +13,7 @@ use crate::config::ConfigStore;
 use crate::listener::Listeners;
 use crate::mailbox::{Address, Mail, Mailbox};
 use crate::pubsub::PubSub;
+use crate::rates::{Rates, Totals};
 use crate::script::Scripts;
 use crate::slowlog::Slowlog;
 use crate::stats::{SharedStats, WorkerStats};
@@ -71,6 +72,10 @@ pub struct Server {
     errors: Mutex<HashMap<Box<str>, u64>>,
     pub stats: SharedStats,
     pub worker_stats: Vec<Arc<WorkerStats>>,
+    /// Of all workers, for INFO.
+    pub rates: Mutex<Rates>,
+    /// Memory in use once the server was ready.
+    pub startup_bytes: AtomicU64,
     pub pause: Pause,
     pub active_expire: AtomicBool,
     shutdown: AtomicU8,
@@ -113,6 +118,8 @@ impl Server {
             errors: Mutex::default(),
             stats: SharedStats::default(),
             worker_stats: (0..workers).map(|_| Arc::default()).collect(),
+            rates: Mutex::default(),
+            startup_bytes: AtomicU64::new(0),
             pause: Pause::default(),
             active_expire: AtomicBool::new(true),
             shutdown: AtomicU8::new(Shutdown::No as u8),
@@ -175,6 +182,29 @@ impl Server {
         self.stats.reset();
         self.worker_stats.iter().for_each(|stats| stats.reset());
         self.errors.lock().clear();
+    }
+
+    /// Adds a sample to the rates INFO shows.
+    pub fn sample_rates(&self) {
+        let sum = |count: fn(&WorkerStats) -> u64| self.worker_stats.iter().map(|w| count(w)).sum();
+        let totals = Totals {
+            commands: sum(|stats| stats.total_commands.value()),
+            input_bytes: sum(|stats| stats.net_input_bytes.value()),
+            output_bytes: sum(|stats| stats.net_output_bytes.value()),
+        };
+        self.rates.lock().sample(Instant::now(), totals);
+    }
+
+    /// Bytes held for connections: their structures and buffers.
+    pub fn clients_bytes(&self) -> u64 {
+        let clients = self.clients.lock();
+        let buffers = clients.values().map(|info| {
+            info.query_buffer_bytes.load(Ordering::Relaxed)
+                + info.output_buffer_bytes.load(Ordering::Relaxed)
+                + size_of::<crate::connection::Connection>()
+                + size_of::<ClientInfo>()
+        });
+        buffers.sum::<usize>() as u64
     }
 
     /// Whether this kind of command is held back now.

@@ -2,11 +2,14 @@
 //!
 //! One file per family, its rows first and its handlers below, as in the `command` crate.
 
+pub mod admin;
 pub mod client;
 pub mod command_info;
 pub mod config;
 pub mod connection;
+pub mod info;
 pub mod monitor;
+pub mod observe;
 pub mod pubsub;
 pub mod scripting;
 pub mod transactions;
@@ -17,11 +20,14 @@ use crate::request::SessionHandler;
 
 /// Every session command, family by family.
 pub const FAMILIES: &[&[Command<SessionHandler>]] = &[
+    admin::TABLE,
     client::TABLE,
     command_info::TABLE,
     config::TABLE,
     connection::TABLE,
+    info::TABLE,
     monitor::TABLE,
+    observe::TABLE,
     pubsub::TABLE,
     scripting::TABLE,
     transactions::TABLE,
