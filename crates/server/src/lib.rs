@@ -68,6 +68,7 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
         ));
         loaded.config.maxclients = possible;
     }
+    abort_on_panic();
     let config = Arc::new(ConfigStore::new(loaded.config, loaded.file));
     let snapshot = config.current();
     set_up_log(&snapshot)?;
@@ -139,6 +140,17 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
     }
     log_notice!("Luar is now ready to exit, bye bye...");
     Ok(())
+}
+
+/// A panic is a bug, and a worker that ends in one leaves its gate closed for ever: better that
+/// the whole process ends, with the reason in the log.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        log_warning!("Luar crashed: {panic}");
+        std::process::abort();
+    }));
 }
 
 /// Starts the thread that frees large values.
