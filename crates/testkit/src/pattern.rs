@@ -47,6 +47,8 @@ pub enum Pattern {
     },
     /// An array, set or push of this many elements.
     Length(usize),
+    /// One element or more, and each fits.
+    Every(Box<Pattern>),
     Save(String),
     Saved(String),
 }
@@ -148,6 +150,9 @@ impl Pattern {
                 Value::Map(pairs) => pairs.len() == *count,
                 _ => value.elements().is_some_and(|items| items.len() == *count),
             },
+            Pattern::Every(inner) => value.elements().is_some_and(|items| {
+                !items.is_empty() && items.iter().all(|item| inner.check(item, saved, lenient))
+            }),
             Pattern::Save(name) => {
                 let bytes = match value {
                     Value::Integer(number) => number.to_string().into_bytes(),
@@ -428,6 +433,7 @@ impl<'a> Parser<'a> {
                 Pattern::Number { low, high }
             }
             "array" => Pattern::Length(self.count()?),
+            "every" => Pattern::Every(Box::new(self.pattern()?)),
             "save" => Pattern::Save(self.word().to_owned()),
             "saved" => Pattern::Saved(self.word().to_owned()),
             "repeat" => {
@@ -552,6 +558,9 @@ mod tests {
         assert!(!check("\"1\"", &Value::Integer(1)));
         assert!(check("(repeat 3 ab)", &Value::bulk("ababab")));
         assert!(check("(oneof :1 :2)", &Value::Integer(2)));
+        assert!(check("(every (bulk))", &bulks(&["a", "b"])));
+        assert!(!check("(every (bulk))", &bulks(&[])));
+        assert!(!check("(every :1)", &bulks(&["a"])));
         assert!(!check("(nil)", &Value::NilArray));
     }
 }

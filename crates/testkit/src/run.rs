@@ -173,11 +173,7 @@ struct Broken(String);
 
 impl<'a> FileRun<'a> {
     fn new(file: &'a File, address: &'a str, options: &'a Options) -> Result<Self, String> {
-        let mut control = Client::connect(address).map_err(|error| error.to_string())?;
-        if let Some(at) = file.server_args.iter().position(|arg| arg == "--requirepass") {
-            let password = file.server_args.get(at + 1).map_or("", String::as_str);
-            control.call(&["AUTH", password]).map_err(|error| error.to_string())?;
-        }
+        let mut control = control(file, address).map_err(|error| error.to_string())?;
         for (name, value) in options.replay.config() {
             // Redis 7.0 does not know all of them; a server that knows none has no encodings.
             control.call(&["CONFIG", "SET", name, value]).map_err(|error| error.to_string())?;
@@ -220,7 +216,7 @@ impl<'a> FileRun<'a> {
         }
         for (name, value) in previous {
             // The server may be gone; then the next section says so.
-            let _ = self.control.call(&["CONFIG", "SET", &name, &value]);
+            let _ = self.ask(&["CONFIG", "SET", &name, &value]);
         }
         self.forget_connections(run);
         if self.outcome.failures.len() == failures_before {
@@ -230,30 +226,30 @@ impl<'a> FileRun<'a> {
         }
     }
 
+    /// Calls on the control connection, on a new one if a section had it closed.
+    fn ask(&mut self, command: &[&str]) -> Result<Value, String> {
+        self.control
+            .call(command)
+            .or_else(|_| {
+                self.control = control(self.file, self.address)?;
+                self.control.call(command)
+            })
+            .map_err(|error| error.to_string())
+    }
+
     fn prepare(
         &mut self,
         section: &Section,
         previous: &mut Vec<(String, String)>,
     ) -> Result<(), String> {
-        let flushed = match self.control.call(&["FLUSHALL"]) {
-            // A crash or a closed connection: one more try on a new one.
-            Err(_) => {
-                self.control = Client::connect(self.address).map_err(|error| error.to_string())?;
-                self.control.call(&["FLUSHALL"])
-            }
-            reply => reply,
-        };
-        flushed.map_err(|error| error.to_string())?;
+        self.ask(&["FLUSHALL"])?;
         for (name, value) in &section.config {
             let reply =
                 self.control.call(&["CONFIG", "GET", name]).map_err(|error| error.to_string())?;
             if let Some([_, old]) = reply.elements() {
                 previous.push((name.clone(), old.text().unwrap_or_default()));
             }
-            let reply = self
-                .control
-                .call(&["CONFIG", "SET", name, value])
-                .map_err(|error| error.to_string())?;
+            let reply = self.ask(&["CONFIG", "SET", name, value])?;
             if reply.is_error() && !(self.options.oracle && name.starts_with("set-max-listpack")) {
                 return Err(format!("CONFIG SET {name} {value}: {}", reply.to_talk()));
             }
@@ -579,6 +575,16 @@ impl SectionRun<'_> {
             _ => {}
         }
     }
+}
+
+/// A connection of the runner itself, for what surrounds the steps.
+fn control(file: &File, address: &str) -> Result<Client, ReadError> {
+    let mut client = Client::connect(address).map_err(ReadError::Io)?;
+    let password = file.server_args.iter().position(|arg| arg == "--requirepass");
+    if let Some(password) = password.and_then(|at| file.server_args.get(at + 1)) {
+        client.call(&["AUTH", password])?;
+    }
+    Ok(client)
 }
 
 fn read_call(client: &mut Client, command: &[Vec<u8>]) -> Result<Value, Broken> {

@@ -28,7 +28,8 @@ pub struct Server {
 
 impl Server {
     /// Starts `binary` with `args` after those every test wants: a free port on loopback, no
-    /// persistence, DEBUG allowed. Returns once it answers.
+    /// persistence, DEBUG allowed. A configuration file may be the first argument. Returns once
+    /// the server answers.
     pub fn start<A: AsRef<str>>(binary: &Path, args: &[A]) -> io::Result<Server> {
         // Another process can take the free port before the server binds it: then try again.
         let mut last = None;
@@ -49,7 +50,10 @@ impl Server {
             std::env::temp_dir().join(format!("luar-test-{}-{number}", std::process::id()));
         fs::create_dir_all(&directory)?;
         let log = File::create(directory.join("log"))?;
+        let is_file = |arg: &&A| !arg.as_ref().starts_with("--");
+        let (config, args) = args.split_at(args.iter().take(1).filter(is_file).count());
         let child = Command::new(binary)
+            .args(config.iter().map(AsRef::as_ref))
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--dir", &directory.to_string_lossy(), "--enable-debug-command", "yes"])
             .args(args.iter().map(AsRef::as_ref))

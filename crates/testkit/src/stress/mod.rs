@@ -9,6 +9,7 @@ mod blocking;
 mod bounds;
 mod limiter;
 mod memory;
+mod process;
 mod scan;
 mod scripts;
 
@@ -39,6 +40,9 @@ pub struct Test {
 }
 
 pub const ALL: &[Test] = &[
+    Test { name: "bad starts are refused", run: process::refuses },
+    Test { name: "it lives and ends as a process should", run: process::lives_and_ends },
+    Test { name: "SHUTDOWN ends it", run: process::shutdown },
     Test { name: "every element is consumed exactly once", run: atomicity::exactly_once },
     Test { name: "optimistic counters lose no increment", run: atomicity::watched_counters },
     Test { name: "MSET, EXEC and scripts are seen whole", run: atomicity::seen_whole },
@@ -62,8 +66,17 @@ pub const ALL: &[Test] = &[
 
 impl Arena {
     pub fn start(&self, workers: usize, args: &[&str]) -> Result<Server, String> {
+        self.start_after(&[], workers, args)
+    }
+
+    /// The same with a configuration file, which goes before all other arguments.
+    fn start_with_config(&self, config: &str, args: &[&str]) -> Result<Server, String> {
+        self.start_after(&[config], 2, args)
+    }
+
+    fn start_after(&self, first: &[&str], workers: usize, args: &[&str]) -> Result<Server, String> {
         let workers = workers.to_string();
-        let mut all = Vec::new();
+        let mut all = first.to_vec();
         if !self.oracle {
             all.extend(["--workers", &workers]);
         }
