@@ -83,16 +83,15 @@ impl<'c, 'e> Call<'c, 'e> {
 
     /// A blocking command's timeout argument in seconds as an absolute deadline; 0 is none.
     pub fn deadline(&self, arg: &[u8]) -> Result<Option<i64>> {
-        let seconds = data::number::parse_f64(arg).ok_or(Error::TIMEOUT_NOT_FLOAT)?;
-        if seconds.is_nan() || seconds.is_infinite() {
-            return Err(Error::TIMEOUT_NOT_FLOAT);
-        }
-        if seconds < 0.0 {
-            return Err(Error::TIMEOUT_NEGATIVE);
-        }
+        // Redis reads a long double: what overflows only a double is a number, but too large.
+        data::LongDouble::parse(arg).ok_or(Error::TIMEOUT_NOT_FLOAT)?;
+        let seconds = data::number::parse_f64_bound(arg).ok_or(Error::TIMEOUT_NOT_FLOAT)?;
         let ms = (seconds * 1000.0).ceil();
         if ms >= i64::MAX as f64 {
             return Err(Error::TIMEOUT_RANGE);
+        }
+        if ms < 0.0 {
+            return Err(Error::TIMEOUT_NEGATIVE);
         }
         let ms = ms as i64;
         if ms == 0 {

@@ -217,6 +217,12 @@ mod tests {
         db.check("BLMOVE a b UP LEFT x", "-ERR syntax error");
         db.check("BLMOVE a b LEFT LEFT x", "-ERR timeout is not a float or out of range");
         db.check("BLPOP a -1", "-ERR timeout is negative");
+        db.check("BLPOP a -inf", "-ERR timeout is negative");
+        db.check("BLPOP a inf", "-ERR timeout is out of range");
+        db.check("BLPOP a 1e400", "-ERR timeout is out of range");
+        db.check("BLPOP a 9223372036854775.807", "-ERR timeout is out of range");
+        db.check("BLPOP a nan", "-ERR timeout is not a float or out of range");
+        db.check("BLPOP a -0.0001", "*-1");
         db.check("BLMPOP x 1 a LEFT", "-ERR timeout is not a float or out of range");
         db.check("BLMPOP x 1 a UP", "-ERR syntax error");
         db.check("BLMPOP 0 0 a LEFT", "-ERR numkeys should be greater than 0");

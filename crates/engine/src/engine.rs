@@ -165,8 +165,14 @@ impl Engine {
 
 impl Txn<'_> {
     /// Puts a waiter into the queues of its keys. The plan must cover them.
+    ///
+    /// A key that is there already was left to the clients before it in the queue. They may be
+    /// unable to use it (BZPOPMIN on a list), so the queue is looked through once more.
     pub fn wait(&mut self, waiter: &Arc<Waiter>) {
         for name in &waiter.keys {
+            if self.exists(&name.1) {
+                self.effects.ready.push(name.clone());
+            }
             let shard = self.engine.key_shard(&name.1);
             self.shard_mut(shard)
                 .waiters
