@@ -51,7 +51,7 @@ pub const TABLE: &[Command<Handler>] = &[
         .keys(&[KeySpec::first(k::RW | k::ACCESS | k::UPDATE)])
         .since("2.6.0")
         .summary("Adds a decimal number to the value of a field, which is 0 if there is none.")
-        .syntax("key field increment"),
+        .syntax("key field increment:double"),
     row("hkeys", 2, hkeys)
         .flags(READONLY)
         .keys(&[KeySpec::first(k::RO | k::ACCESS)])

@@ -27,7 +27,7 @@ pub const TABLE: &[Command<Handler>] = &[
         .since("6.2.0")
         .summary("Moves an element from list to list as LMOVE does, waiting until there is one.")
         .syntax(
-            "source:key destination:key wherefrom:(LEFT | RIGHT) whereto:(LEFT | RIGHT) timeout",
+            "source:key destination:key wherefrom:(LEFT | RIGHT) whereto:(LEFT | RIGHT) timeout:double",
         ),
     row("blmpop", -5, blmpop)
         .flags(WRITE | BLOCKING | MOVABLE_KEYS)
@@ -37,7 +37,7 @@ pub const TABLE: &[Command<Handler>] = &[
             "O(N+M) where N is the number of keys and M is the number of elements answered.",
         )
         .summary("Removes elements from the first list that has any, waiting until one has.")
-        .syntax("timeout numkeys key [key ...] where:(LEFT | RIGHT) [COUNT count]"),
+        .syntax("timeout:double numkeys key [key ...] where:(LEFT | RIGHT) [COUNT count]"),
     row("blpop", -3, blpop)
         .flags(WRITE | BLOCKING)
         .keys(POP_KEYS)
@@ -45,7 +45,7 @@ pub const TABLE: &[Command<Handler>] = &[
         .complexity("O(N) where N is the number of keys.")
         .history(&[DOUBLE_TIMEOUT])
         .summary("Removes the first element of the first list that has any, waiting for one.")
-        .syntax("key [key ...] timeout"),
+        .syntax("key [key ...] timeout:double"),
     row("brpop", -3, brpop)
         .flags(WRITE | BLOCKING)
         .keys(POP_KEYS)
@@ -53,7 +53,7 @@ pub const TABLE: &[Command<Handler>] = &[
         .complexity("O(N) where N is the number of keys.")
         .history(&[DOUBLE_TIMEOUT])
         .summary("Removes the last element of the first list that has any, waiting for one.")
-        .syntax("key [key ...] timeout"),
+        .syntax("key [key ...] timeout:double"),
     row("brpoplpush", 4, brpoplpush)
         .flags(WRITE | DENYOOM | BLOCKING)
         .keys(MOVE_KEYS)
@@ -61,7 +61,7 @@ pub const TABLE: &[Command<Handler>] = &[
         .history(&[DOUBLE_TIMEOUT])
         .deprecated("6.2.0", "`BLMOVE` with the `RIGHT` and `LEFT` arguments")
         .summary("Moves the last element of a list to the head of another, waiting for one.")
-        .syntax("source:key destination:key timeout"),
+        .syntax("source:key destination:key timeout:double"),
 ];
 
 fn blpop(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
