@@ -52,8 +52,7 @@ pub fn clippy(_: &Wish) -> Result<Tally, String> {
 }
 
 pub fn unit(_: &Wish) -> Result<Tally, String> {
-    // cargo test in any case: it also runs the examples in documentation, and what it has
-    // compiled is what nextest runs.
+    // Not nextest: this runs the examples in documentation too, and is there on a bare machine.
     let (text, succeeded) = shown(cargo(&["test", "--quiet", "--workspace"]))?;
     let mut tally =
         Tally { passed: sum(&text, r"(\d+) passed;"), failed: sum(&text, r"(\d+) failed;") };
