@@ -10,7 +10,7 @@
 //! | `value:integer` | with a type: `key`, `string`, `integer`, `double`, `pattern`, `unix-time` |
 //! | `key@1` | taken by the key spec of that index, where it is not simply the next one |
 //! | `addr=ip:port` | shown to people under another name |
-//! | `NX` | a word to be written as it is |
+//! | `NX`, `change:CH` | a word to be written as it is, under its own name or another |
 //! | `EX seconds` | an argument behind a word |
 //! | `[LIMIT offset count]` | a word with several arguments is a block of its own |
 //! | `[x]` | may be left out |
@@ -269,6 +269,10 @@ impl<'a> Parser<'a> {
             None => (word, None),
         };
         let (name, kind) = match word.split_once(':') {
+            Some((name, token)) if is_token(token) => {
+                let argument = Argument::new(name, Kind::PureToken);
+                return Ok(Argument { token: Some(token.into()), ..argument });
+            }
             Some((name, kind)) => (name, Kind::parse(kind)),
             None => (word, Some(Kind::of_name(word))),
         };
@@ -323,7 +327,7 @@ impl<'a> Parser<'a> {
         }
         let inside = &self.words[self.at + 1..];
         let nested = |word: &&str| matches!(*word, "[" | "]");
-        let Some(end) = inside.iter().position(|word| nested(word)) else { return Ok(()) };
+        let Some(end) = inside.iter().position(nested) else { return Ok(()) };
         let [repeated @ .., "..."] = &inside[..end] else { return Ok(()) };
         let whole = &self.words[from..self.at];
         let without_token = whole.split_first().map(|(_, rest)| rest);
@@ -400,7 +404,7 @@ mod tests {
     #[test]
     fn tokens() {
         check("[REPLACE]", 0, "REPLACE=replace?");
-        check("[CH] [INCR]", 0, "CH=ch? INCR=incr?");
+        check("[CH] [increment:INCR]", 0, "CH=ch? INCR=increment?");
         check("[MATCH pattern]", 0, "MATCH=pattern:pattern?");
         check("[DB destination-db]", 0, "DB=destination-db:integer?");
         check(

@@ -25,7 +25,7 @@ pub const TABLE: &[Command<Handler>] = &[
         .since("1.2.0")
         .complexity("O(log(N)) for each member given, N being the members of the sorted set")
         .summary("Adds members with their scores to a sorted set, or changes their scores.")
-        .syntax("key [condition:(NX | XX)] [comparison:(GT | LT)] [CH] [INCR] data:(score member) [score member ...]")
+        .syntax("key [condition:(NX | XX)] [comparison:(GT | LT)] [change:CH] [increment:INCR] data:(score member) [score member ...]")
         .history(&[
             ("2.4.0", "Takes more than one member."),
             ("3.0.2", "Has the options NX, XX, CH and INCR."),

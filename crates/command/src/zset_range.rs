@@ -20,7 +20,7 @@ pub const TABLE: &[Command<Handler>] = &[
         .since("1.2.0")
         .complexity(READ_RANGE)
         .summary("Answers a range of members by rank, score or name.")
-        .syntax("key start stop [sortby:(BYSCORE | BYLEX)] [REV] [LIMIT offset count] [WITHSCORES]")
+        .syntax("key start:string stop:string [sortby:(BYSCORE | BYLEX)] [REV] [LIMIT offset count] [WITHSCORES]")
         .history(&[("6.2.0", "Has the options REV, BYSCORE, BYLEX and LIMIT.")]),
     row("zrangestore", -5, zrangestore)
         .flags(WRITE | DENYOOM)

@@ -95,6 +95,8 @@ pub struct WorkerLoop {
     pub unserved: RefCell<Vec<engine::KeyName>>,
     view: RefCell<ConfigView>,
     shift: RefCell<Rc<Shift>>,
+    /// The configuration was changed here: nothing more is executed under the old one.
+    is_shift_over: Cell<bool>,
     in_gate: Cell<bool>,
     clock: Cell<Clock>,
     /// The end of the last command, which is the beginning of the next.
@@ -138,6 +140,7 @@ impl WorkerLoop {
             unserved: RefCell::default(),
             view: RefCell::new(view),
             shift: RefCell::new(shift),
+            is_shift_over: Cell::new(false),
             in_gate: Cell::new(false),
             clock: Cell::new(Clock { wall_ms: unix_ms(), at: now }),
             mark: Cell::new(now),
@@ -239,7 +242,13 @@ impl WorkerLoop {
         clock.wall_ms + self.mark.get().saturating_duration_since(clock.at).as_millis() as i64
     }
 
+    /// Has the next command run under a fresh look at the configuration.
+    pub fn end_shift(&self) {
+        self.is_shift_over.set(true);
+    }
+
     fn renew_shift(&self) {
+        self.is_shift_over.set(false);
         let mut view = self.view.borrow_mut();
         if view.refresh() {
             let fresh = Shift::new(&self.server, self.id, view.snapshot());
@@ -397,7 +406,7 @@ impl WorkerLoop {
         let mut received = 0;
         connection.may_read = true;
         while connection.may_read && !connection.is_dead && received < TURN_BYTES {
-            if connection.client.close_after_reply {
+            if connection.client.close_after_reply || self.is_shift_over.get() {
                 break;
             }
             let count = if connection.input.is_empty() && connection.hold == Hold::None {
@@ -501,6 +510,7 @@ impl WorkerLoop {
             && !connection.client.close_after_reply
             && !connection.is_dead
             && !connection.client.info.is_closing.load(Ordering::Acquire)
+            && !self.is_shift_over.get()
             && used < buffer.len()
         {
             let limits = Limits {
@@ -533,6 +543,9 @@ impl WorkerLoop {
             }
         }
         *self.spans.borrow_mut() = spans;
+        if self.is_shift_over.get() && used < buffer.len() {
+            self.unfinished.borrow_mut().push(token);
+        }
         let fresh = connection.pending_output().saturating_sub(before);
         self.unsent_bytes.set(self.unsent_bytes.get() + fresh);
         used
@@ -706,6 +719,10 @@ impl WorkerLoop {
             self.deadlines.borrow_mut().insert((deadline_ms, token));
         }
         *info.waiter.lock() = Some(blocked.waiter.clone());
+        // Whoever killed it meanwhile saw no waiter to cancel.
+        if info.is_closing.load(Ordering::Acquire) {
+            blocked.waiter.cancel();
+        }
         self.server.blocked.fetch_add(1, Ordering::Relaxed);
         self.blocked.borrow_mut().insert(token, blocked);
     }

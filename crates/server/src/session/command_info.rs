@@ -470,7 +470,10 @@ mod tests {
                 Kind::PureToken => (0, Some(0)),
                 Kind::Block => counts(&argument.arguments),
                 Kind::OneOf => {
-                    let one = |argument| counts(std::slice::from_ref(argument));
+                    // Once chosen, it is there.
+                    let one = |argument: &Argument| {
+                        counts(&[Argument { optional: false, ..argument.clone() }])
+                    };
                     let (least, most): (Vec<_>, Vec<_>) =
                         argument.arguments.iter().map(one).unzip();
                     let most: Option<Vec<_>> = most.into_iter().collect();

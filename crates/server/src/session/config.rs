@@ -97,8 +97,9 @@ fn set(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
         let text = String::from_utf8_lossy(&error.reply()).into_owned();
         return Err(Error::new(text));
     }
-    // Workers look at the configuration when they wake up.
+    // Workers look at the configuration when they wake up, this one before its next command.
     server.broadcast(|| Mail::Wake);
+    request.lp.end_shift();
     request.reply.ok();
     Ok(())
 }

@@ -106,10 +106,12 @@ pub const TABLE: &[Command<SessionHandler>] = &[
                 .syntax("[shardchannel [shardchannel ...]]"),
             row(GROUP, "help", 2, help)
                 .flags(LOADING | STALE)
+                .categories(0)
                 .since("6.2.0")
                 .summary("Says what PUBSUB can do."),
         ],
     )
+    .categories(0)
     .since("2.8.0")
     .complexity("Depends on subcommand.")
     .summary("Holds the commands about who listens."),

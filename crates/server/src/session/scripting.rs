@@ -102,6 +102,7 @@ pub const TABLE: &[Command<SessionHandler>] = &[
                 .summary("Says what SCRIPT can do."),
         ],
     )
+    .categories(0)
     .since("2.6.0")
     .complexity("Depends on subcommand.")
     .summary("Holds the commands about kept scripts."),

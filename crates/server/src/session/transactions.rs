@@ -108,6 +108,8 @@ fn exec(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
         request.reply.null_array();
         return Ok(());
     }
+    // CLIENT INFO among the commands still sees the transaction.
+    request.client.info.multi.store(queued.len() as i64, Ordering::Relaxed);
     request.reply.array(queued.len());
     let mut out = Vec::new();
     for item in &queued {
@@ -132,6 +134,7 @@ fn exec(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
         request.lp.stats.ran(command.id, ns, failed, histogram);
         request.reply.raw(&out);
     }
+    request.client.info.multi.store(-1, Ordering::Relaxed);
     Ok(())
 }
 
