@@ -2,7 +2,7 @@
 //!
 //! Shared by all threads. Time comes in as an argument, threads and sockets are the server's.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +10,7 @@ use crate::entry::Entry;
 use crate::gate::Gates;
 use crate::shard::{Db, SHARDS, Shard};
 use crate::txn::Txn;
-use crate::wait::{KeyName, Waiter, Watch};
+use crate::wait::{Claim, KeyName, Waiter, Watch};
 use crate::worker::Stats;
 
 /// Seeded from the operating system: keys come from clients (HashDoS).
@@ -42,6 +42,8 @@ pub struct Engine {
     stats: Box<[Arc<Stats>]>,
     reclaim: OnceLock<Sender<Garbage>>,
     pending_free: Arc<AtomicUsize>,
+    /// Given to waiters so far.
+    tickets: AtomicU64,
 }
 
 /// Keys of one database.
@@ -63,6 +65,7 @@ impl Engine {
             stats: (0..threads).map(|_| Arc::default()).collect(),
             reclaim: OnceLock::new(),
             pending_free: Arc::default(),
+            tickets: AtomicU64::new(0),
         }
     }
 
@@ -145,21 +148,23 @@ impl Engine {
         }
     }
 
-    /// Claims the client in the queue of a key after `passed_over` others. `None` when there is
-    /// none, `Some(None)` when it is being served already (and is told to look again).
+    /// Claims the first client in the queue of a key that came after `passed_over`, the ticket of
+    /// the last one that was looked at (0: from the front). Not a place in the queue: clients in
+    /// front may leave at any time, and nobody behind them may be skipped for it.
     pub fn claim_waiter(
         &self,
         worker: &crate::Worker,
         name: &KeyName,
-        passed_over: usize,
-    ) -> Option<Option<Arc<Waiter>>> {
+        passed_over: u64,
+    ) -> Option<Claim> {
         let shard = self.key_shard(&name.1);
         let plan = crate::Plan::shards([shard].into_iter().collect());
         let mut txn = Txn::begin(self, worker, plan, 0);
         let queue = txn.shard_mut(shard).waiters.get_mut(name)?;
         queue.retain(|waiter| !waiter.is_done());
-        let next = queue.get(passed_over)?;
-        Some(next.claim().then(|| next.clone()))
+        let ticket = |waiter: &Arc<Waiter>| waiter.ticket.load(Ordering::Relaxed);
+        let next = queue.get(queue.partition_point(|waiter| ticket(waiter) <= passed_over))?;
+        Some(Claim { ticket: ticket(next), waiter: next.claim().then(|| next.clone()) })
     }
 }
 
@@ -169,6 +174,9 @@ impl Txn<'_> {
     /// A key that is there already was left to the clients before it in the queue. They may be
     /// unable to use it (BZPOPMIN on a list), so the queue is looked through once more.
     pub fn wait(&mut self, waiter: &Arc<Waiter>) {
+        // Drawn under the locks of all its queues, so each of them is in the order of tickets.
+        let ticket = self.engine.tickets.fetch_add(1, Ordering::Relaxed) + 1;
+        waiter.ticket.store(ticket, Ordering::Relaxed);
         for name in &waiter.keys {
             if self.exists(&name.1) {
                 self.effects.ready.push(name.clone());

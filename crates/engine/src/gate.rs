@@ -5,11 +5,12 @@
 //! lock order is turnstile, gates ascending, shards ascending (see `docs/locking.md`); a worker
 //! gives its own gate back before it asks for all of them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use lock_api::{RawMutex as _, RawMutexFair as _, RawMutexTimed as _};
-use parking_lot::RawMutex;
+
+use crate::sync::{AtomicBool, RawMutex};
 
 #[repr(align(128))]
 struct Gate(RawMutex);
@@ -85,10 +86,11 @@ impl Gates {
         self.wanted.load(Ordering::Relaxed)
     }
 
-    /// Takes every gate. False when another exclusive plan did not end in time. The caller must
-    /// hold none of them.
+    /// Takes every gate. False when another exclusive plan did not end in time, or when a batch
+    /// did not and `give_up`, asked each time the patience is over, says so. The caller must hold
+    /// none of them.
     #[must_use]
-    pub fn enter_all(&self, patience: Option<Duration>) -> bool {
+    pub fn enter_all(&self, patience: Option<Duration>, give_up: impl Fn() -> bool) -> bool {
         match patience {
             None => self.turnstile.lock(),
             Some(patience) => {
@@ -98,8 +100,19 @@ impl Gates {
             }
         }
         self.wanted.store(true, Ordering::Relaxed);
-        for gate in &self.own {
-            gate.0.lock();
+        for (index, gate) in self.own.iter().enumerate() {
+            let Some(patience) = patience else {
+                gate.0.lock();
+                continue;
+            };
+            // The turnstile is kept meanwhile: who waits for long commands keeps its turn.
+            while !gate.0.try_lock_for(patience) {
+                if give_up() {
+                    // SAFETY: the turnstile and the gates before this one were locked above.
+                    unsafe { self.release(index) };
+                    return false;
+                }
+            }
         }
         true
     }
@@ -109,12 +122,21 @@ impl Gates {
     /// # Safety
     /// The calling thread must have entered all.
     pub unsafe fn leave_all(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.release(self.own.len()) };
+    }
+
+    /// Gives the first `taken` gates and the turnstile back.
+    ///
+    /// # Safety
+    /// The calling thread must have locked them.
+    unsafe fn release(&self, taken: usize) {
         self.wanted.store(false, Ordering::Relaxed);
-        for gate in &self.own {
+        for gate in &self.own[..taken] {
             // SAFETY: the caller's promise.
             unsafe { gate.0.unlock() };
         }
-        // SAFETY: `enter_all` locked it first. Fair, or a script loop would starve the others.
+        // SAFETY: the caller's promise. Fair, or a script loop would starve the others.
         unsafe { self.turnstile.unlock_fair() };
     }
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use data::Table;
 use lock_api::RawMutex as _;
-use parking_lot::RawMutex;
 
 use crate::engine::KeyHasher;
 use crate::entry::{Entry, EntryRef};
+use crate::sync::RawMutex;
 use crate::wait::{KeyName, Waiter, Watch};
 
 /// Lock partitions of the keyspace. Bounds the stall of growing one table (1 ms at 4 M keys).

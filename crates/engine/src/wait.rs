@@ -8,7 +8,9 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sync::AtomicU8;
 
 const WAITING: u8 = 0;
 const SERVING: u8 = 1;
@@ -21,6 +23,8 @@ pub type KeyName = (u32, Box<[u8]>);
 
 pub struct Waiter {
     state: AtomicU8,
+    /// Its place in the order of arrival, the same in all its queues; 0 before it is queued.
+    pub(crate) ticket: AtomicU64,
     pub keys: Vec<KeyName>,
     /// What the server needs to run and answer it.
     pub body: Box<dyn Any + Send + Sync>,
@@ -28,7 +32,7 @@ pub struct Waiter {
 
 impl Waiter {
     pub fn new(keys: Vec<KeyName>, body: Box<dyn Any + Send + Sync>) -> Arc<Waiter> {
-        Arc::new(Waiter { state: AtomicU8::new(WAITING), keys, body })
+        Arc::new(Waiter { state: AtomicU8::new(WAITING), ticket: AtomicU64::new(0), keys, body })
     }
 
     /// Claims it for serving. When somebody else serves it already, makes that one look again.
@@ -77,6 +81,14 @@ impl Waiter {
     pub fn is_done(&self) -> bool {
         self.state.load(Ordering::Acquire) == DONE
     }
+}
+
+/// The next client in the queue of a key, as `Engine::claim_waiter` found it.
+pub struct Claim {
+    /// Passed to the next claim, it has the queue looked through behind this client.
+    pub ticket: u64,
+    /// `None` when it is being served already; it was told to look again.
+    pub waiter: Option<Arc<Waiter>>,
 }
 
 /// The flag of one connection's WATCHes: set by the door when a watched key changes.

@@ -377,11 +377,11 @@ pub fn serve_waiters(lp: &WorkerLoop, shift: &Shift, ready: Vec<KeyName>) {
                 lp.unserved.borrow_mut().push(name);
                 break;
             }
-            let Some(waiter) = engine.claim_waiter(&shift.worker, &name, passed_over) else {
+            let Some(claim) = engine.claim_waiter(&shift.worker, &name, passed_over) else {
                 break;
             };
-            let Some(waiter) = waiter else {
-                passed_over += 1;
+            let Some(waiter) = claim.waiter else {
+                passed_over = claim.ticket;
                 continue;
             };
             let served = loop {
@@ -399,7 +399,7 @@ pub fn serve_waiters(lp: &WorkerLoop, shift: &Shift, ready: Vec<KeyName>) {
                 }
             };
             if !served {
-                passed_over += 1;
+                passed_over = claim.ticket;
             }
         }
     }

@@ -283,8 +283,9 @@ impl WorkerLoop {
     /// Takes every gate; false when a script keeps them closed for too long.
     pub fn enter_all_gates(&self) -> bool {
         self.leave_gate();
-        while !self.server.engine.gates().enter_all(Some(GATE_PATIENCE)) {
-            if self.server.scripts.is_busy() {
+        let scripts = &self.server.scripts;
+        while !self.server.engine.gates().enter_all(Some(GATE_PATIENCE), || scripts.is_busy()) {
+            if scripts.is_busy() {
                 return false;
             }
         }
@@ -765,9 +766,17 @@ impl WorkerLoop {
                 return;
             }
             self.deadlines.borrow_mut().remove(&(deadline_ms, token));
-            // When it is being served right now its reply is on the way.
-            if !self.blocked.borrow().get(&token).is_some_and(|blocked| blocked.waiter.cancel()) {
-                continue;
+            match self.blocked.borrow_mut().get_mut(&token) {
+                Some(blocked) if blocked.waiter.cancel() => {}
+                // Being served right now, which may come to nothing: look again soon.
+                Some(blocked) if !blocked.waiter.is_done() => {
+                    let again_ms = self.clock.get().wall_ms + 1;
+                    blocked.deadline_ms = Some(again_ms);
+                    self.deadlines.borrow_mut().insert((again_ms, token));
+                    continue;
+                }
+                // Its reply is on the way.
+                _ => continue,
             }
             let client = self.connections.borrow()[token].as_ref().map(|c| c.client.info.id);
             if let Some(client) = client {
