@@ -23,7 +23,7 @@ use server::{Config, Server};
 use workloads::{Group, SCRIPTS};
 
 const USAGE: &str = "usage: cargo xtask bench [options]
-  --only NAME     only workloads whose name contains NAME, in any case; may be repeated;
+  --only NAME     only workloads whose name begins with NAME, in any case; may be repeated;
                   `commands`, `scripts` and `memory` name whole groups
   --pipeline N    only this depth
   --quick         shorter and fewer rounds; a first impression
@@ -44,10 +44,11 @@ struct Options {
     write: bool,
 }
 
-/// Runs the bench. Missed targets are a result, not a failure.
+/// Runs the bench. Missed targets are a result; false when a server failed in a workload or the
+/// servers answered differently.
 ///
 /// # Errors
-/// Bad arguments, a server that fails, or servers that answer differently.
+/// Bad arguments, or a server that does not start.
 pub fn main(args: &[String]) -> Result<bool, String> {
     let Some(options) = parse(args)? else {
         println!("{USAGE}");
@@ -69,8 +70,16 @@ pub fn main(args: &[String]) -> Result<bool, String> {
     let servers = configs.iter().map(Server::start).collect::<Result<Vec<_>, _>>()?;
     let names: Vec<String> = servers.iter().map(|server| server.name.clone()).collect();
     let mut rows = Vec::new();
+    let mut failures = 0;
     for workload in selected_workloads(&options, &servers)? {
-        let results = measure::workload(&servers, &workload, effort)?;
+        let results = match measure::workload(&servers, &workload, effort) {
+            Ok(results) => results,
+            Err(error) => {
+                println!("FAILED {error}");
+                failures += 1;
+                continue;
+            }
+        };
         let row = Row {
             name: workload.name,
             group: workload.group,
@@ -91,7 +100,14 @@ pub fn main(args: &[String]) -> Result<bool, String> {
         if options.pipeline.is_some() || !options.wants("memory", load.name) {
             continue;
         }
-        let weights = [measure::weight(&configs[0], &load)?, measure::weight(&configs[1], &load)?];
+        let weights = match [0, 1].map(|index| measure::weight(&configs[index], &load)) {
+            [Ok(redis), Ok(luar)] => [redis, luar],
+            [Err(error), _] | [_, Err(error)] => {
+                println!("FAILED {}: {error}", load.name);
+                failures += 1;
+                continue;
+            }
+        };
         let row = MemoryRow { name: load.name, target: load.target, weights };
         println!("{}", report::memory_line(&row));
         memory.push(row);
@@ -120,13 +136,16 @@ pub fn main(args: &[String]) -> Result<bool, String> {
         write(&root.join("docs/benchmarks.md"), &page)?;
         draw(&root.join("docs"), &setting.names, &rows, &memory)?;
     }
-    Ok(true)
+    if failures > 0 {
+        println!("{failures} could not be measured");
+    }
+    Ok(failures == 0)
 }
 
 impl Options {
     fn wants(&self, group: &str, name: &str) -> bool {
         let name = name.to_lowercase();
-        self.only.is_empty() || self.only.iter().any(|only| only == group || name.contains(only))
+        self.only.is_empty() || self.only.iter().any(|only| only == group || name.starts_with(only))
     }
 }
 
@@ -193,16 +212,20 @@ fn configs(options: &Options, luar: &Path) -> Result<Vec<Config>, String> {
         // Another Redis in Luar's place measures the noise.
         _ if server::is_redis(luar)? => configs.push(config("second redis".to_owned(), luar, None)),
         Some(workers) => {
-            configs.push(config(format!("luar, {workers} workers"), luar, Some(workers)));
+            configs.push(config(format!("luar, {}", count_of(workers)), luar, Some(workers)));
         }
         None => {
-            configs.push(config("luar, 1 worker".to_owned(), luar, Some(1)));
+            configs.push(config(format!("luar, {}", count_of(1)), luar, Some(1)));
             if cores > 1 {
-                configs.push(config(format!("luar, {cores} workers"), luar, None));
+                configs.push(config(format!("luar, {}", count_of(cores)), luar, None));
             }
         }
     }
     Ok(configs)
+}
+
+fn count_of(workers: usize) -> String {
+    format!("{workers} worker{}", if workers == 1 { "" } else { "s" })
 }
 
 fn selected_workloads(
