@@ -148,16 +148,23 @@ def test_statistics_and_latency_until_stopped():
 
 def test_monitor_shows_what_others_do(prefix):
     monitor = subprocess.Popen(
-        ["redis-cli", "-p", str(SERVER_PORT), "MONITOR"], stdout=subprocess.PIPE, text=True
+        ["redis-cli", "-p", str(SERVER_PORT), "MONITOR"], stdout=subprocess.PIPE
     )
-    try:
-        assert monitor.stdout.readline() == "OK\n"
-        cli("EVAL", "return redis.call('SET', KEYS[1], 'a\\tb')", 1, prefix)
-        lines = [monitor.stdout.readline()]
+    output = b""
+
+    def read_until(expected):
+        nonlocal output
         end = time.monotonic() + 10
-        while not (" lua] " in lines[-1] and prefix in lines[-1]) and time.monotonic() < end:
-            lines.append(monitor.stdout.readline())
-        assert re.fullmatch(rf'\d+\.\d{{6}} \[0 lua\] "SET" "{prefix}" "a\\tb"\n', lines[-1])
+        while not re.search(expected.encode(), output):
+            ready, _, _ = select.select([monitor.stdout], [], [], end - time.monotonic())
+            assert ready, f"{expected} not in {output}"
+            output += os.read(monitor.stdout.fileno(), 65536)
+
+    try:
+        read_until("^OK\n")
+        cli("EVAL", "return redis.call('set', KEYS[1], 'a\tb')", 1, prefix)
+        read_until(rf'\n\d+\.\d{{6}} \[0 127\.0\.0\.1:\d+\] "EVAL" "return .*" "1" "{prefix}"\n')
+        read_until(rf'\n\d+\.\d{{6}} \[0 lua\] "set" "{prefix}" "a\\tb"\n')
     finally:
         monitor.terminate()
         monitor.wait()
