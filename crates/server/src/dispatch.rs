@@ -55,6 +55,14 @@ pub fn run(
             lp.hold_paused(token);
             return false;
         }
+        Verdict::Refuse(None, _) if is_http(args[0]) => {
+            crate::log_warning!(
+                "Possible SECURITY ATTACK detected: HTTP sent to the Redis port by {}. Connection \
+                 closed.",
+                connection.client.info.address
+            );
+            connection.is_dead = true;
+        }
         Verdict::Refuse(command, error) => {
             reject(lp, shift, &mut connection.client, &mut connection.output, command, &error);
         }
@@ -92,6 +100,11 @@ pub fn run(
         connection.output.truncate(position);
     }
     true
+}
+
+/// A web page that has a browser send HTTP to this port gets none of its commands through.
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
 }
 
 enum Verdict {
@@ -206,6 +219,7 @@ fn finish(
         && ns / 1000 >= limit_us as u64
         && !command.row.has(flag::SKIP_SLOWLOG)
         && shift.config.slowlog_max_len > 0
+        && is_slow_now(lp, ns / 1000)
     {
         lp.server.slowlog.add(
             now_ms / 1000,
@@ -216,6 +230,12 @@ fn finish(
             shift.config.slowlog_max_len as usize,
         );
     }
+}
+
+/// Looks at the limit again, which this very command may have changed (CONFIG SET).
+fn is_slow_now(lp: &WorkerLoop, us: u64) -> bool {
+    let limit_us = lp.server.config.current().slowlog_log_slower_than_us;
+    limit_us >= 0 && us >= limit_us as u64
 }
 
 /// CLIENT REPLY: whether the reply of the command that ends now is sent.

@@ -327,6 +327,10 @@ impl Host for ScriptHost<'_, '_> {
             self.has_written = true;
             self.lp.server.scripts.workers[self.lp.id].has_written.store(true, Ordering::Release);
         }
+        if self.lp.server.monitor_count.load(Ordering::Relaxed) > 0 {
+            let now_ms = self.txn.now_ms();
+            crate::session::monitor::feed(self.lp, "lua", self.client.db, command, args, now_ms);
+        }
         self.client.protocol = protocol;
         let wait = dispatch::execute(
             self.lp,

@@ -528,6 +528,11 @@ impl WorkerLoop {
                         break;
                     }
                     used += consumed;
+                    if self.view.borrow().is_stale() && used < buffer.len() {
+                        // The rest of the batch is to see the new configuration.
+                        self.unfinished.borrow_mut().push(token);
+                        break;
+                    }
                 }
                 Ok(Parsed::Empty { consumed }) => used += consumed,
                 Ok(Parsed::Incomplete { needed }) => {

@@ -230,6 +230,12 @@ impl ConfigView {
         true
     }
 
+    /// Whether a refresh would find a change.
+    #[inline]
+    pub fn is_stale(&self) -> bool {
+        self.store.generation.load(Ordering::Acquire) != self.generation
+    }
+
     pub fn store(&self) -> &Arc<ConfigStore> {
         &self.store
     }

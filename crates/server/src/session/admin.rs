@@ -4,12 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use command::call::{float, integer, is};
+use command::row::category;
 use command::row::flag::{ADMIN, ALLOW_BUSY, FAST, LOADING, NO_MULTI, NOSCRIPT, READONLY, STALE};
 use command::{Command, Error, Group, Result, Scope};
-use engine::{Expiry, ValueRef};
+use engine::Expiry;
 
 use crate::config::Allowed;
-use crate::request::{Request, SessionHandler, row};
+use crate::request::{Origin, Request, SessionHandler, row};
 use crate::server::random_hex;
 
 const GROUP: Group = Group::Server;
@@ -26,6 +27,11 @@ pub const TABLE: &[Command<SessionHandler>] = &[
         .history(&[("7.0.0", "Added the `NOW`, `FORCE` and `ABORT` modifiers.")])
         .summary("Ends the server.")
         .syntax("[save-selector:(NOSAVE | SAVE)] [NOW] [FORCE] [ABORT]"),
+    row(GROUP, "role", 1, role)
+        .flags(NOSCRIPT | LOADING | STALE | FAST)
+        .categories(category::ADMIN | category::DANGEROUS)
+        .since("2.8.12")
+        .summary("Answers the role of the server in replication."),
     row(GROUP, "lolwut", -1, lolwut)
         .flags(READONLY | FAST)
         .since("5.0.0")
@@ -40,7 +46,11 @@ pub const TABLE: &[Command<SessionHandler>] = &[
 ];
 
 fn time(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = match request.origin {
+        // Time stands still while a script runs.
+        Origin::Script => Duration::from_millis(request.txn.now_ms() as u64),
+        _ => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+    };
     request.reply.array(2);
     request.reply.bulk_integer(now.as_secs() as i64);
     request.reply.bulk_integer(i64::from(now.subsec_micros()));
@@ -80,6 +90,15 @@ fn shutdown(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     Ok(())
 }
 
+/// A primary without replicas: replication is not part of this version.
+fn role(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
+    request.reply.array(3);
+    request.reply.bulk(b"master");
+    request.reply.integer(0);
+    request.reply.array(0);
+    Ok(())
+}
+
 fn lolwut(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
     let moon = "      _..._\n    .:::::::.\n   :::::::::::   \n   `:::::::::'\n     `':::''\n";
     let text =
@@ -108,7 +127,8 @@ fn debug(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     match (name.as_str(), &args[2..]) {
         ("jmap", []) => request.reply.ok(),
         ("sleep", [seconds]) => {
-            let seconds = float(seconds)?;
+            // As Redis reads it: what is no number is 0.
+            let seconds = float(seconds).unwrap_or(0.0);
             let until = Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 1e6));
             // The point is that nothing else runs, as it is in Redis.
             while Instant::now() < until && !request.server().is_shutting_down() {
@@ -127,16 +147,9 @@ fn debug(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
         }
         ("object", [key, ..]) => {
             let Some(entry) = request.txn.peek(key) else { return Err(Error::NO_KEY) };
-            let elements = match entry.get() {
-                ValueRef::Str(_) => 1,
-                ValueRef::List(list) => list.len(),
-                ValueRef::Set(set) => set.len(),
-                ValueRef::Hash(hash) => hash.len(),
-                ValueRef::Zset(zset) => zset.len(),
-            };
             let text = format!(
                 "Value at:0x0 refcount:1 encoding:{} serializedlength:{} lru:{} \
-                 lru_seconds_idle:{} elements:{elements}",
+                 lru_seconds_idle:{}",
                 entry.encoding(),
                 entry.memory_bytes(),
                 entry.access(),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use command::call::is;
+use command::call::{integer_within, is};
 use command::row::flag::{ALLOW_BUSY, FAST, LOADING, NO_AUTH, NOSCRIPT, STALE};
 use command::{Command, Error, Group, Result};
 use resp::Protocol;
@@ -71,7 +71,7 @@ fn echo(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
 }
 
 fn select(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
-    let index = data::number::parse_i64(args[1]).ok_or(Error::NOT_INTEGER)?;
+    let index = integer_within(args[1], i64::from(i32::MIN), i64::from(i32::MAX))?;
     let databases = i64::from(request.config().databases);
     if !(0..databases).contains(&index) {
         return Err(Error::DB_INDEX);
@@ -163,7 +163,7 @@ fn hello(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     if !request.client.is_authenticated && !request.config().requirepass.is_empty() {
         return Err(Error::of(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
-             HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
+             HELLO AUTH <user> <pass> option can be used to authenticate the client and \
              select the RESP protocol version at the same time",
         ));
     }

@@ -51,6 +51,16 @@ pub fn feed(
     if command.row.has(SKIP_MONITOR) || command.row.has(ADMIN) {
         return;
     }
+    if command.full_name == "auth" {
+        let mut shown = vec![&b"(redacted)"[..]; args.len()];
+        shown[0] = args[0];
+        return show(lp, source, db, &shown, now_ms);
+    }
+    show(lp, source, db, args, now_ms);
+}
+
+/// Shows these words to all monitors.
+pub fn show(lp: &WorkerLoop, source: &str, db: u32, args: &[&[u8]], now_ms: i64) {
     let mut line = format!("+{}.{:06} [{db} {source}]", now_ms / 1000, now_ms % 1000 * 1000);
     for arg in args {
         line.push(' ');

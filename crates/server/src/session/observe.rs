@@ -123,12 +123,12 @@ pub const TABLE: &[Command<SessionHandler>] = &[
 fn slowlog_get(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     let count = match args {
         [_, _] => 10,
-        [_, _, count] => integer(count)?,
+        [_, _, count] => integer(count)
+            .ok()
+            .filter(|count| *count >= -1)
+            .ok_or(Error::of("ERR count should be greater than or equal to -1"))?,
         _ => return Err(Error::arity("slowlog|get")),
     };
-    if count < -1 {
-        return Err(Error::of("ERR count should be greater than or equal to -1"));
-    }
     let count = if count < 0 { usize::MAX } else { count as usize };
     let entries = request.server().slowlog.newest(count);
     request.reply.array(entries.len());

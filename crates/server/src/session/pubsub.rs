@@ -287,8 +287,10 @@ fn spublish(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
 
 fn list(request: &mut Request<'_, '_>, kind: Kind, args: &[&[u8]]) -> Result {
     if args.len() > 3 {
-        let name = if kind == Kind::Shard { "pubsub|shardchannels" } else { "pubsub|channels" };
-        return Err(Error::arity(name));
+        return Err(Error::new(format!(
+            "ERR unknown subcommand or wrong number of arguments for '{}'. Try PUBSUB HELP.",
+            String::from_utf8_lossy(args[1])
+        )));
     }
     let names = request.lp.server.pubsub.names(kind, args.get(2).copied());
     request.reply.array(names.len());
@@ -305,7 +307,7 @@ fn shardchannels(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
 }
 
 fn count_listeners(request: &mut Request<'_, '_>, kind: Kind, names: &[&[u8]]) -> Result {
-    request.reply.map(names.len());
+    request.reply.array(2 * names.len());
     for name in names {
         request.reply.bulk(name);
         let count = request.lp.server.pubsub.listeners(kind, name);

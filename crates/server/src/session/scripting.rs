@@ -1,6 +1,7 @@
 //! EVAL, EVALSHA, SCRIPT.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use command::call::is;
 use command::keys::{KeySpec, key_flag as k};
@@ -13,6 +14,7 @@ use lua::Script;
 
 use crate::request::{Request, SessionHandler, row};
 use crate::script::{self, KillError};
+use crate::session::monitor;
 
 const GROUP: Group = Group::Scripting;
 const EVAL: u32 =
@@ -123,6 +125,15 @@ fn run(
         return Err(Error::of("ERR Number of keys can't be negative"));
     }
     let script = find(request)?;
+    let flags = script.flags();
+    if read_only && flags.declared && !flags.no_writes {
+        return Err(Error::of("ERR Can not execute a script with write flag using *_ro command."));
+    }
+    // Shown before the calls it makes, though its row says that MONITOR skips it.
+    if request.lp.server.monitor_count.load(Ordering::Relaxed) > 0 {
+        let info = &request.client.info;
+        monitor::show(request.lp, &info.address, request.client.db, args, request.txn.now_ms());
+    }
     let (keys, values) = args[3..].split_at(count as usize);
     let mut out = Vec::new();
     script::run(
