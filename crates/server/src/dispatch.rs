@@ -79,7 +79,7 @@ pub fn run(
             let info = &connection.client.info;
             info.last_command.store(command.id, Ordering::Relaxed);
             info.commands.fetch_add(1, Ordering::Relaxed);
-            if lp.server.monitor_count.load(Ordering::Relaxed) > 0 {
+            if lp.server.monitor_count.load(Ordering::Relaxed) > 0 && command.id != table().exec {
                 let client = &connection.client;
                 let source = &client.info.address;
                 crate::session::monitor::feed(lp, source, client.db, command, args, now_ms);
