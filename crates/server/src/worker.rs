@@ -7,7 +7,7 @@
 //! to keep other connections served (`poll_while_busy`): no borrow may last over a command.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use command::OnTimeout;
 use engine::{Pool, Waiter};
+use mio::event::Event;
 use mio::{Events, Poll, Registry, Token};
 use resp::{Limits, Parsed, Reply, Span};
 use smallvec::SmallVec;
@@ -66,6 +67,20 @@ pub struct Blocked {
     pub on_timeout: OnTimeout,
 }
 
+/// What the poller said of one source.
+#[derive(Clone, Copy)]
+struct Ready {
+    token: Token,
+    readable: bool,
+    writable: bool,
+}
+
+impl From<&Event> for Ready {
+    fn from(event: &Event) -> Ready {
+        Ready { token: event.token(), readable: event.is_readable(), writable: event.is_writable() }
+    }
+}
+
 /// Time as of the last look at the clock.
 #[derive(Clone, Copy)]
 struct Clock {
@@ -83,7 +98,11 @@ pub struct WorkerLoop {
     /// Connections with output to send.
     dirty: RefCell<Vec<usize>>,
     /// Connections that have input left to execute or to read.
-    unfinished: RefCell<Vec<usize>>,
+    unfinished: RefCell<VecDeque<usize>>,
+    /// Events of this turn that are not handled yet.
+    ready: RefCell<VecDeque<Ready>>,
+    /// A command runs now: this is a poll from within a long script.
+    is_busy: Cell<bool>,
     blocked: RefCell<hashbrown::HashMap<usize, Blocked>>,
     deadlines: RefCell<BTreeSet<(i64, usize)>>,
     paused: RefCell<Vec<usize>>,
@@ -132,6 +151,8 @@ impl WorkerLoop {
             free_tokens: RefCell::default(),
             dirty: RefCell::default(),
             unfinished: RefCell::default(),
+            ready: RefCell::default(),
+            is_busy: Cell::new(false),
             blocked: RefCell::default(),
             deadlines: RefCell::default(),
             paused: RefCell::default(),
@@ -176,19 +197,8 @@ impl WorkerLoop {
             let started = self.clock.get().at;
             self.renew_shift();
             let shift = self.shift.borrow().clone();
-            for event in events.iter() {
-                match event.token() {
-                    WAKER => {}
-                    token if token.0 >= FIRST_LISTENER => self.accept(token),
-                    Token(token) => {
-                        self.on_event(&shift, token, event.is_readable(), event.is_writable());
-                    }
-                }
-                if self.unsent_bytes.get() > FLUSH_BYTES {
-                    self.leave_gate();
-                    self.flush_all(&shift);
-                }
-            }
+            self.ready.borrow_mut().extend(events.iter().map(Ready::from));
+            self.on_ready(&shift);
             self.read_mail(&shift, &mut mails);
             self.go_on_with_unfinished(&shift);
             let unserved = std::mem::take(&mut *self.unserved.borrow_mut());
@@ -444,7 +454,7 @@ impl WorkerLoop {
             }
         }
         if connection.may_read && !connection.is_dead && !connection.client.close_after_reply {
-            self.unfinished.borrow_mut().push(token);
+            self.unfinished.borrow_mut().push_back(token);
         }
         let info = &connection.client.info;
         info.query_buffer_bytes.store(connection.input.len(), Ordering::Relaxed);
@@ -523,14 +533,17 @@ impl WorkerLoop {
                     let request = &buffer[used..];
                     let args: SmallVec<[&[u8]; 16]> =
                         spans.iter().map(|span| span.of(request)).collect();
-                    if !dispatch::run(self, shift, token, connection, &args) {
+                    let outer = self.is_busy.replace(true);
+                    let ran = dispatch::run(self, shift, token, connection, &args);
+                    self.is_busy.set(outer);
+                    if !ran {
                         // Held back: it is parsed again when the connection goes on.
                         break;
                     }
                     used += consumed;
                     if self.view.borrow().is_stale() && used < buffer.len() {
                         // The rest of the batch is to see the new configuration.
-                        self.unfinished.borrow_mut().push(token);
+                        self.unfinished.borrow_mut().push_back(token);
                         break;
                     }
                 }
@@ -550,29 +563,55 @@ impl WorkerLoop {
         }
         *self.spans.borrow_mut() = spans;
         if self.is_shift_over.get() && used < buffer.len() {
-            self.unfinished.borrow_mut().push(token);
+            self.unfinished.borrow_mut().push_back(token);
         }
         let fresh = connection.pending_output().saturating_sub(before);
         self.unsent_bytes.set(self.unsent_bytes.get() + fresh);
         used
     }
 
+    /// Handles what the poller reported. One event at a time leaves the queue: those behind a
+    /// script that runs for long are then handled by `poll_while_busy`.
+    fn on_ready(&self, shift: &Shift) {
+        loop {
+            let Some(ready) = self.ready.borrow_mut().pop_front() else { return };
+            match ready.token {
+                WAKER => {}
+                token if token.0 >= FIRST_LISTENER => self.accept(token),
+                Token(token) if self.is_running(token) => self.missed.borrow_mut().push(token),
+                Token(token) => self.on_event(shift, token, ready.readable, ready.writable),
+            }
+            if self.unsent_bytes.get() > FLUSH_BYTES {
+                self.leave_gate();
+                self.flush_all(shift);
+            }
+        }
+    }
+
+    /// Whether a command of this connection runs now, so that it cannot be looked at.
+    fn is_running(&self, token: usize) -> bool {
+        self.is_busy.get() && self.connections.borrow().get(token).is_some_and(Option::is_none)
+    }
+
     /// Goes on with connections that were cut short in an earlier turn or just released.
     fn go_on_with_unfinished(&self, shift: &Shift) {
         let missed = std::mem::take(&mut *self.missed.borrow_mut());
         for token in missed {
-            match self.connections.borrow_mut().get_mut(token).and_then(Option::as_mut) {
-                Some(connection) => {
-                    connection.may_read = true;
-                    self.unfinished.borrow_mut().push(token);
-                }
-                // Still running its script.
-                None => self.missed.borrow_mut().push(token),
+            if self.is_running(token) {
+                self.missed.borrow_mut().push(token);
+            } else if let Some(Some(connection)) = self.connections.borrow_mut().get_mut(token) {
+                connection.may_read = true;
+                self.unfinished.borrow_mut().push_back(token);
             }
         }
-        let tokens = std::mem::take(&mut *self.unfinished.borrow_mut());
-        for token in tokens {
-            self.go_on(shift, token);
+        let count = self.unfinished.borrow().len();
+        for _ in 0..count {
+            let Some(token) = self.unfinished.borrow_mut().pop_front() else { return };
+            if self.is_running(token) {
+                self.missed.borrow_mut().push(token);
+            } else {
+                self.go_on(shift, token);
+            }
         }
     }
 
@@ -688,7 +727,7 @@ impl WorkerLoop {
                         if let Some(mut connection) = self.take(token) {
                             if connection.hold == Hold::Paused {
                                 connection.hold = Hold::None;
-                                self.unfinished.borrow_mut().push(token);
+                                self.unfinished.borrow_mut().push_back(token);
                             }
                             self.put(shift, token, connection);
                         }
@@ -758,7 +797,7 @@ impl WorkerLoop {
             if dispatch::lets_reply_through(&mut connection.client) {
                 connection.output.extend_from_slice(&reply);
             }
-            self.unfinished.borrow_mut().push(token);
+            self.unfinished.borrow_mut().push_back(token);
         }
         self.put(shift, token, connection);
     }
@@ -890,20 +929,8 @@ impl WorkerLoop {
         if self.poll.borrow_mut().poll(&mut events, Some(Duration::ZERO)).is_err() {
             return;
         }
-        for event in events.iter() {
-            match event.token() {
-                WAKER => {}
-                token if token.0 >= FIRST_LISTENER => self.accept(token),
-                Token(token) => {
-                    if self.connections.borrow()[token].is_none() {
-                        // The client whose script runs, or one gone: looked at after the script.
-                        self.missed.borrow_mut().push(token);
-                    } else {
-                        self.on_event(&shift, token, event.is_readable(), event.is_writable());
-                    }
-                }
-            }
-        }
+        self.ready.borrow_mut().extend(events.iter().map(Ready::from));
+        self.on_ready(&shift);
         let mut mails = Vec::new();
         self.server.mailboxes[self.id].take(&mut mails);
         for mail in mails {

@@ -163,7 +163,7 @@ fn hello(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     if !request.client.is_authenticated && !request.config().requirepass.is_empty() {
         return Err(Error::of(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
-             HELLO AUTH <user> <pass> option can be used to authenticate the client and \
+             HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
              select the RESP protocol version at the same time",
         ));
     }

@@ -13,7 +13,8 @@ use smallvec::SmallVec;
 use crate::client::{Client, Transaction};
 use crate::dispatch;
 use crate::request::{Origin, Request, SessionHandler, row};
-use crate::table::table;
+use crate::session::monitor;
+use crate::table::{Registered, table};
 use crate::worker::{Shift, WorkerLoop};
 
 const GROUP: Group = Group::Transactions;
@@ -93,7 +94,7 @@ fn multi(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
     Ok(())
 }
 
-fn exec(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
+fn exec(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     if !request.client.transaction.is_open {
         return Err(Error::of("ERR EXEC without MULTI"));
     }
@@ -117,6 +118,7 @@ fn exec(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
         let args: SmallVec<[&[u8]; 8]> = item.args.iter().map(|arg| &**arg).collect();
         out.clear();
         request.txn.select(request.client.db);
+        show(request, command, &args);
         dispatch::execute(
             request.lp,
             request.shift,
@@ -135,7 +137,16 @@ fn exec(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
         request.reply.raw(&out);
     }
     request.client.info.multi.store(-1, Ordering::Relaxed);
+    show(request, &table().all[table().exec], args);
     Ok(())
+}
+
+/// MONITOR sees the commands of a transaction as they run, and EXEC behind them.
+fn show(request: &Request<'_, '_>, command: &Registered, args: &[&[u8]]) {
+    if request.lp.server.monitor_count.load(Ordering::Relaxed) > 0 {
+        let (client, now_ms) = (&request.client, request.txn.now_ms());
+        monitor::feed(request.lp, &client.info.address, client.db, command, args, now_ms);
+    }
 }
 
 fn has_watched_change(txn: &mut Txn<'_>, transaction: &Transaction) -> bool {
