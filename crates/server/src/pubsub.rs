@@ -135,8 +135,8 @@ impl PubSub {
     pub fn names(&self, kind: Kind, pattern: Option<&[u8]>) -> Vec<Box<[u8]>> {
         let mut maps = self.0.lock();
         let listeners = maps.of(kind);
-        let wanted = |name: &&Box<[u8]>| pattern.is_none_or(|p| glob::matches(p, name, false));
-        listeners.keys().filter(wanted).cloned().collect()
+        let wanted = |name: &[u8]| pattern.is_none_or(|p| glob::matches(p, name, false));
+        listeners.keys().filter(|name| wanted(name)).cloned().collect()
     }
 
     pub fn listeners(&self, kind: Kind, name: &[u8]) -> usize {

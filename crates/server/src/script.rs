@@ -173,7 +173,7 @@ impl Scripts {
 /// The watchdog's thread: runs until the server shuts down and no script is left.
 pub fn watch(server: &Server) {
     let mut rounds = 0u32;
-    while !(server.is_shutting_down() && !server.scripts.is_running()) {
+    while !server.is_shutting_down() || server.scripts.is_running() {
         if rounds.is_multiple_of(10) {
             server.sample_rates();
         }

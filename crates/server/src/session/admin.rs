@@ -217,7 +217,7 @@ fn protocol(request: &mut Request<'_, '_>, kind: &[u8]) -> Result {
     match kind.to_ascii_lowercase().as_slice() {
         b"string" => reply.bulk(b"Hello World"),
         b"integer" => reply.integer(12345),
-        b"double" => reply.double(3.141),
+        b"double" => reply.double(3.25),
         b"null" => reply.null(),
         b"array" => {
             reply.array(3);
