@@ -5,6 +5,7 @@
 //! `xtask test` and by the integration tests of this crate.
 
 pub mod client;
+pub mod differential;
 pub mod pattern;
 pub mod replay;
 pub mod rewrite;

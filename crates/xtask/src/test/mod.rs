@@ -67,6 +67,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "talk", about: "talk files against luar", run: stages::talk },
     Stage { name: "replay", about: "the same in other circumstances", run: stages::replay },
     Stage { name: "table", about: "COMMAND agrees with Redis, row by row", run: table::run },
+    Stage { name: "random", about: "random commands, compared with Redis", run: stages::random },
     Stage { name: "e2e", about: "examples and client libraries", run: stages::e2e },
     Stage { name: "stress", about: "many clients at once", run: stages::stress },
     Stage { name: "fuzz", about: "each fuzz target for some seconds", run: stages::fuzz },
@@ -94,7 +95,7 @@ pub fn main(args: &[String]) -> Result<bool, String> {
     if all {
         chosen = STAGES.iter().collect();
     }
-    let needs_luar = ["talk", "replay", "table", "e2e", "stress"];
+    let needs_luar = ["talk", "replay", "table", "random", "e2e", "stress"];
     let builds = chosen.iter().any(|stage| stage.name == "build");
     if !builds && chosen.iter().any(|stage| needs_luar.contains(&stage.name)) {
         stages::build(&wish)?;

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use regex::Regex;
+use testkit::differential::{self, Manner};
 use testkit::replay::Replay;
 use testkit::run::{Options, Outcome, Target};
 use testkit::server::Server;
@@ -126,6 +127,39 @@ pub fn replay(wish: &Wish) -> Result<Tally, String> {
             tally.failed
         );
         total.add(tally);
+    }
+    Ok(total)
+}
+
+/// Random commands to luar and to Redis, in each manner of sending them.
+pub fn random(wish: &Wish) -> Result<Tally, String> {
+    install::package("redis-server", "redis-server")?;
+    let count = if wish.quick { 5_000 } else { 40_000 };
+    let mut total = Tally::default();
+    let tiny: Vec<String> = Replay::Tiny
+        .config()
+        .iter()
+        .flat_map(|(name, value)| [format!("--{name}"), (*value).to_owned()])
+        .collect();
+    for (round, args) in [Vec::new(), tiny].iter().enumerate() {
+        // Redis keeps its own encodings: only the answers matter.
+        let ours = Server::start(&wish.binary(), args).map_err(|error| error.to_string())?;
+        let redis = Path::new("redis-server");
+        let theirs = Server::start::<&str>(redis, &[]).map_err(|error| error.to_string())?;
+        for manner in [Manner::Plain, Manner::Resp3, Manner::Transactions, Manner::Scripts] {
+            let seed = wish.seed.wrapping_add(round as u64);
+            let found = differential::run(&ours, &theirs, seed, count, manner)?;
+            if let Some(found) = &found {
+                println!(
+                    "{manner:?}, seed {seed}: they differ after\n  {}\n  {}\n ours {}\n Redis {}",
+                    found.history.join("\n  "),
+                    found.command,
+                    found.ours,
+                    found.theirs
+                );
+            }
+            total.add(Tally::of(found.is_none()));
+        }
     }
     Ok(total)
 }

@@ -1,0 +1,375 @@
+//! Random commands sent to two servers, whose answers must be the same.
+//!
+//! Commands are drawn from templates over a handful of keys and members, so that types clash,
+//! collections grow and shrink, and edge cases meet. Answers that may differ by rights (order
+//! of sets, remaining time) are normalised; commands that answer at random are left out. Called
+//! by `xtask test random`, with Redis as the second server.
+
+use crate::client::Client;
+use crate::server::Server;
+use crate::stress::Random;
+use crate::value::Value;
+
+/// Templates; `[a|b]` draws one alternative, `{…}` is there or not, `…*` repeats one to three
+/// times. Words starting with `$` are drawn by `draw`.
+const TEMPLATES: &[&str] = &[
+    // strings
+    "SET $k $v",
+    "SET $k $v [NX|XX|GET|KEEPTTL|EX 100000|PX 100000000|XX GET|NX GET|FOO]",
+    "SETNX $k $v",
+    "SETEX $k $ttl $v",
+    "GET $k",
+    "GETSET $k $v",
+    "GETDEL $k",
+    "GETEX $k {[PERSIST|EX 100000|PXAT 33177117420000|FOO]}",
+    "MGET $k $k $k",
+    "MSET $k $v $k $v",
+    "MSETNX $k $v $k $v",
+    "APPEND $k $v",
+    "STRLEN $k",
+    "GETRANGE $k $i $i",
+    "SETRANGE $k $small $v",
+    "INCR $k",
+    "DECR $k",
+    "INCRBY $k $n",
+    "DECRBY $k $n",
+    "INCRBYFLOAT $k $f",
+    "LCS $k $k {[LEN|IDX|IDX WITHMATCHLEN|IDX MINMATCHLEN 2]}",
+    // keys
+    "DEL $k $k",
+    "UNLINK $k",
+    "EXISTS $k $k",
+    "TOUCH $k $k",
+    "TYPE $k",
+    "EXPIRE $k $ttl {[NX|XX|GT|LT]}",
+    "PEXPIREAT $k 33177117420000 {[NX|XX|GT|LT]}",
+    "EXPIREAT $k $n",
+    "PERSIST $k",
+    "TTL $k",
+    "PTTL $k",
+    "EXPIRETIME $k",
+    "RENAME $k $k",
+    "RENAMENX $k $k",
+    "COPY $k $k {REPLACE}",
+    "KEYS [*|k*|?1|[k]2]",
+    "DBSIZE",
+    // lists
+    "[LPUSH|RPUSH] $k $m*",
+    "[LPUSHX|RPUSHX] $k $m*",
+    "[LPOP|RPOP] $k {$count}",
+    "LLEN $k",
+    "LRANGE $k $i $i",
+    "LINDEX $k $i",
+    "LSET $k $i $m",
+    "LINSERT $k [BEFORE|AFTER|HERE] $m $m",
+    "LREM $k $i $m",
+    "LTRIM $k $i $i",
+    "LPOS $k $m {RANK $i} {COUNT $count} {MAXLEN $count}",
+    "LMOVE $k $k [LEFT|RIGHT] [LEFT|RIGHT]",
+    "RPOPLPUSH $k $k",
+    "LMPOP 2 $k $k [LEFT|RIGHT] {COUNT $count}",
+    // hashes
+    "HSET $k $m $v $m $v",
+    "HSETNX $k $m $v",
+    "HGET $k $m",
+    "HMGET $k $m $m $m",
+    "HDEL $k $m*",
+    "HGETALL $k",
+    "[HKEYS|HVALS|HLEN] $k",
+    "HEXISTS $k $m",
+    "HSTRLEN $k $m",
+    "HINCRBY $k $m $n",
+    "HINCRBYFLOAT $k $m $f",
+    // sets
+    "SADD $k $m*",
+    "SREM $k $m*",
+    "SCARD $k",
+    "SISMEMBER $k $m",
+    "SMISMEMBER $k $m $m",
+    "SMEMBERS $k",
+    "SMOVE $k $k $m",
+    "[SINTER|SUNION|SDIFF] $k $k",
+    "[SINTERSTORE|SUNIONSTORE|SDIFFSTORE] $k $k $k",
+    "SINTERCARD 2 $k $k {LIMIT $count}",
+    // sorted sets
+    "ZADD $k $s $m $s $m",
+    "ZADD $k [NX|XX|GT|LT|CH|NX CH|XX CH|GT CH|LT CH|XX GT|NX GT] $s $m $s $m",
+    "ZADD $k {[XX|NX|GT|LT]} INCR $s $m",
+    "ZINCRBY $k $s $m",
+    "ZREM $k $m*",
+    "ZCARD $k",
+    "ZSCORE $k $m",
+    "ZMSCORE $k $m $m",
+    "[ZRANK|ZREVRANK] $k $m",
+    "ZRANGE $k $i $i {REV} {WITHSCORES}",
+    "ZRANGE $k $b $b BYSCORE {REV} {LIMIT $small $i} {WITHSCORES}",
+    "ZRANGE $k $lex $lex BYLEX {REV} {LIMIT $small $i}",
+    "ZREVRANGE $k $i $i {WITHSCORES}",
+    "[ZRANGEBYSCORE|ZREVRANGEBYSCORE] $k $b $b {WITHSCORES} {LIMIT $small $i}",
+    "[ZRANGEBYLEX|ZREVRANGEBYLEX] $k $lex $lex {LIMIT $small $i}",
+    "ZCOUNT $k $b $b",
+    "ZLEXCOUNT $k $lex $lex",
+    "ZREMRANGEBYRANK $k $i $i",
+    "ZREMRANGEBYSCORE $k $b $b",
+    "ZREMRANGEBYLEX $k $lex $lex",
+    "[ZPOPMIN|ZPOPMAX] $k {$count}",
+    "ZMPOP 2 $k $k [MIN|MAX] {COUNT $count}",
+    "ZRANGESTORE $k $k $i $i {REV}",
+    "ZRANGESTORE $k $k $b $b BYSCORE {LIMIT $small $i}",
+    "[ZUNION|ZINTER|ZDIFF] 2 $k $k {WITHSCORES}",
+    "[ZUNION|ZINTER] 2 $k $k WEIGHTS 2 -1 {AGGREGATE [SUM|MIN|MAX]} WITHSCORES",
+    "[ZUNIONSTORE|ZINTERSTORE] $k 2 $k $k {WEIGHTS 2 3} {AGGREGATE [SUM|MIN|MAX]}",
+    "ZDIFFSTORE $k 2 $k $k",
+    "ZINTERCARD 2 $k $k {LIMIT $count}",
+    // blocking commands that cannot block for long
+    "[BLPOP|BRPOP] $k $k 0.001",
+    "BLMOVE $k $k [LEFT|RIGHT] [LEFT|RIGHT] 0.001",
+    "[BZPOPMIN|BZPOPMAX] $k 0.001",
+];
+
+/// Commands whose elements have no order.
+const UNORDERED: &[&str] =
+    &["smembers", "sinter", "sunion", "sdiff", "hgetall", "hkeys", "hvals", "keys"];
+
+/// After so many commands both servers are emptied: sums of sums grow beyond all digits.
+const FRESH_START: usize = 1000;
+
+/// Where the two servers stopped agreeing.
+#[derive(Debug)]
+pub struct Disagreement {
+    pub command: String,
+    pub ours: String,
+    pub theirs: String,
+    /// The commands before it, the last one last.
+    pub history: Vec<String>,
+}
+
+/// How a run sends its commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    Plain,
+    Resp3,
+    Transactions,
+    Scripts,
+}
+
+/// Sends `count` commands to both servers and compares every answer.
+pub fn run(
+    ours: &Server,
+    theirs: &Server,
+    seed: u64,
+    count: usize,
+    manner: Manner,
+) -> Result<Option<Box<Disagreement>>, String> {
+    let mut random = Random::new(seed);
+    let mut clients = Vec::new();
+    for server in [ours, theirs] {
+        let mut client = server.connect().map_err(|error| error.to_string())?;
+        client.call(&["FLUSHALL"]).map_err(|error| error.to_string())?;
+        if manner == Manner::Resp3 {
+            client.call(&["HELLO", "3"]).map_err(|error| error.to_string())?;
+        }
+        clients.push(client);
+    }
+    let mut history: Vec<String> = Vec::new();
+    for number in 0..count {
+        if number % FRESH_START == 0 {
+            for client in &mut clients {
+                client.call(&["FLUSHALL"]).map_err(|error| error.to_string())?;
+            }
+            history.clear();
+        }
+        let command = command(&mut random);
+        let text = command.join(" ");
+        let mut answers = Vec::new();
+        for client in &mut clients {
+            let answer = send(client, &command, manner).map_err(|error| {
+                format!(
+                    "{text}: {error}; after\n{}",
+                    history[history.len().saturating_sub(20)..].join("\n")
+                )
+            })?;
+            answers.push(normal(&command, answer));
+        }
+        if answers[0] != answers[1] {
+            let from = history.len().saturating_sub(40);
+            return Ok(Some(Box::new(Disagreement {
+                command: text,
+                ours: answers[0].to_talk(),
+                theirs: answers[1].to_talk(),
+                history: history.split_off(from),
+            })));
+        }
+        history.push(text);
+    }
+    Ok(None)
+}
+
+fn send(client: &mut Client, command: &[String], manner: Manner) -> Result<Value, String> {
+    let call = |client: &mut Client, command: &[&str]| {
+        client.call(command).map_err(|error| error.to_string())
+    };
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    match manner {
+        Manner::Plain | Manner::Resp3 => call(client, &words),
+        Manner::Transactions => {
+            call(client, &["MULTI"])?;
+            call(client, &words)?;
+            call(client, &["EXEC"])
+        }
+        Manner::Scripts => {
+            // Scripts of 7.0 cannot block.
+            if words[0].starts_with('B') {
+                return call(client, &words);
+            }
+            let script = "return redis.pcall(unpack(ARGV))";
+            call(client, &[&["EVAL", script, "0"], &words[..]].concat())
+        }
+    }
+}
+
+/// Removes what may differ by rights.
+fn normal(command: &[String], answer: Value) -> Value {
+    let name = command[0].to_lowercase();
+    let sorted = |mut items: Vec<Value>| {
+        items.sort_by_key(Value::to_talk);
+        items
+    };
+    match answer {
+        // A transaction of one command: the command's own answer.
+        Value::Array(mut items) if items.len() == 1 && !UNORDERED.contains(&name.as_str()) => {
+            let inner = normal(command, items.remove(0));
+            Value::Array(vec![inner])
+        }
+        Value::Array(items) if name == "hgetall" => {
+            let nested = items.first().is_some_and(|first| first.elements().is_some());
+            if nested {
+                return Value::Array(items.into_iter().map(|item| normal(command, item)).collect());
+            }
+            let pairs = items.chunks(2).map(|pair| Value::Array(pair.to_vec())).collect();
+            Value::Array(sorted(pairs))
+        }
+        Value::Map(pairs) => {
+            let pairs = pairs.into_iter().map(|(key, value)| Value::Array(vec![key, value]));
+            Value::Array(sorted(pairs.collect()))
+        }
+        Value::Array(items) | Value::Set(items) if UNORDERED.contains(&name.as_str()) => {
+            Value::Array(sorted(items.into_iter().map(|item| normal(command, item)).collect()))
+        }
+        // The servers do not read the clock at the same instant.
+        Value::Integer(number) if name == "ttl" && number > 0 => Value::Integer((number + 2) / 5),
+        Value::Integer(number) if name == "pttl" && number > 0 => {
+            Value::Integer((number + 5_000) / 10_000)
+        }
+        Value::Integer(number) if name == "expiretime" && number > 0 => {
+            Value::Integer(number / 100)
+        }
+        // 7.0 prints 17 digits of a score, 7.2 the shortest that read back.
+        Value::Bulk(bytes) if name.contains('z') => match number(&bytes) {
+            Some(score) => Value::Double(score.to_string()),
+            None => Value::Bulk(bytes),
+        },
+        Value::Double(digits) => match number(digits.as_bytes()) {
+            Some(score) => Value::Double(score.to_string()),
+            None => Value::Double(digits),
+        },
+        Value::Array(items) if name.contains('z') => {
+            Value::Array(items.into_iter().map(|item| normal(command, item)).collect())
+        }
+        other => other,
+    }
+}
+
+fn number(text: &[u8]) -> Option<f64> {
+    std::str::from_utf8(text).ok()?.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+fn command(random: &mut Random) -> Vec<String> {
+    let template = TEMPLATES[random.below(TEMPLATES.len())];
+    let mut words = Vec::new();
+    expand(template, random, &mut words);
+    words
+}
+
+/// Expands one template; groups do not nest except `{…[…]…}`.
+fn expand(template: &str, random: &mut Random, words: &mut Vec<String>) {
+    let mut rest = template.trim();
+    while !rest.is_empty() {
+        let first = rest.as_bytes()[0];
+        if first == b'{' || (first == b'[' && rest.contains('|')) {
+            let close = closing(rest);
+            let inner = &rest[1..close];
+            rest = rest[close + 1..].trim_start();
+            if first == b'{' {
+                if random.below(3) == 0 {
+                    expand(inner, random, words);
+                }
+            } else {
+                let choices: Vec<&str> = inner.split('|').collect();
+                expand(choices[random.below(choices.len())], random, words);
+            }
+            continue;
+        }
+        let end = rest.find(' ').unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        rest = after.trim_start();
+        match word.strip_suffix('*').filter(|word| word.starts_with('$')) {
+            Some(repeated) => {
+                for _ in 0..=random.below(3) {
+                    words.push(draw(repeated, random));
+                }
+            }
+            None if word.starts_with('$') => words.push(draw(word, random)),
+            None => words.push(word.to_owned()),
+        }
+    }
+}
+
+/// Where the bracket at the start of a text is closed.
+fn closing(text: &str) -> usize {
+    let mut depth = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    text.len() - 1
+}
+
+fn draw(kind: &str, random: &mut Random) -> String {
+    let pick =
+        |random: &mut Random, choices: &[&str]| choices[random.below(choices.len())].to_owned();
+    match kind {
+        "$k" => format!("k{}", random.below(8)),
+        "$m" => match random.below(4) {
+            0 => random.below(12).to_string(),
+            1 => pick(random, &["a", "b", "aa", "ab", "", "Z", "é"]),
+            2 => "long".repeat(random.below(30)),
+            _ => format!("m{}", random.below(40)),
+        },
+        "$v" => match random.below(5) {
+            0 => (random.below(2000) as i64 - 1000).to_string(),
+            1 => pick(random, &["", "abc", "3.5", "9223372036854775807", " 1", "0x10", "1e3"]),
+            2 => "v".repeat(random.below(80)),
+            _ => format!("value{}", random.below(10)),
+        },
+        "$n" => pick(
+            random,
+            &["1", "-1", "5", "100", "-9223372036854775808", "x", "9223372036854775807"],
+        ),
+        "$f" => pick(random, &["1", "0.5", "-2.25", "100.125", "x", "3"]),
+        "$s" => pick(random, &["1", "2", "-1", "0.5", "2.25", "inf", "-inf", "100", "3", "3", "x"]),
+        "$i" => pick(random, &["0", "1", "2", "3", "5", "-1", "-2", "-3", "100", "-100", "x"]),
+        "$small" => pick(random, &["0", "1", "2", "3", "10"]),
+        "$count" => pick(random, &["0", "1", "2", "3", "10", "-1", "x"]),
+        "$ttl" => pick(random, &["100000", "200000", "0", "-1", "x"]),
+        "$b" => pick(random, &["-inf", "+inf", "0", "1", "(1", "2", "(3", "0.5", "x", "100"]),
+        "$lex" => pick(random, &["-", "+", "[a", "(a", "[m1", "(m2", "[b", "x"]),
+        other => other.to_owned(),
+    }
+}
