@@ -103,15 +103,20 @@ const TEMPLATES: &[&str] = &[
     "[ZRANK|ZREVRANK] $k $m",
     "ZRANGE $k $i $i {REV} {WITHSCORES}",
     "ZRANGE $k $b $b BYSCORE {REV} {LIMIT $small $i} {WITHSCORES}",
-    "ZRANGE $k $lex $lex BYLEX {REV} {LIMIT $small $i}",
+    "ZRANGE $x $lex $lex BYLEX {REV} {LIMIT $small $i}",
     "ZREVRANGE $k $i $i {WITHSCORES}",
     "[ZRANGEBYSCORE|ZREVRANGEBYSCORE] $k $b $b {WITHSCORES} {LIMIT $small $i}",
-    "[ZRANGEBYLEX|ZREVRANGEBYLEX] $k $lex $lex {LIMIT $small $i}",
+    "[ZRANGEBYLEX|ZREVRANGEBYLEX] $x $lex $lex {LIMIT $small $i}",
     "ZCOUNT $k $b $b",
-    "ZLEXCOUNT $k $lex $lex",
+    "ZLEXCOUNT $x $lex $lex",
+    // Ranges of members mean something only where all scores are the same.
+    "ZADD $x {[NX|XX|CH]} 0 $m 0 $m 0 $m",
+    "ZREM $x $m",
+    "[ZUNIONSTORE|ZINTERSTORE] $x 2 $x $x",
+    "ZRANGESTORE $x $x $lex $lex BYLEX",
     "ZREMRANGEBYRANK $k $i $i",
     "ZREMRANGEBYSCORE $k $b $b",
-    "ZREMRANGEBYLEX $k $lex $lex",
+    "ZREMRANGEBYLEX $x $lex $lex",
     "[ZPOPMIN|ZPOPMAX] $k {$count}",
     "ZMPOP 2 $k $k [MIN|MAX] {COUNT $count}",
     "ZRANGESTORE $k $k $i $i {REV}",
@@ -186,13 +191,13 @@ pub fn run(
             let answer = send(client, &command, manner).map_err(|error| {
                 format!(
                     "{text}: {error}; after\n{}",
-                    history[history.len().saturating_sub(20)..].join("\n")
+                    history[history.len().saturating_sub(15)..].join("\n")
                 )
             })?;
             answers.push(normal(&command, answer));
         }
         if answers[0] != answers[1] {
-            let from = history.len().saturating_sub(40);
+            let from = history.len().saturating_sub(15);
             return Ok(Some(Box::new(Disagreement {
                 command: text,
                 ours: answers[0].to_talk(),
@@ -346,6 +351,7 @@ fn draw(kind: &str, random: &mut Random) -> String {
         |random: &mut Random, choices: &[&str]| choices[random.below(choices.len())].to_owned();
     match kind {
         "$k" => format!("k{}", random.below(8)),
+        "$x" => format!("lex{}", random.below(3)),
         "$m" => match random.below(4) {
             0 => random.below(12).to_string(),
             1 => pick(random, &["a", "b", "aa", "ab", "", "Z", "é"]),
