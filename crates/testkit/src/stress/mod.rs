@@ -59,6 +59,7 @@ pub const ALL: &[Test] = &[
     Test { name: "half a request costs nothing", run: bounds::half_requests },
     Test { name: "maxclients is kept and given back", run: bounds::many_connections },
     Test { name: "endless scripts are answered BUSY and killed", run: scripts::killed },
+    Test { name: "a script that wrote ends only with the server", run: scripts::unkillable },
     Test { name: "a script that takes too much memory fails alone", run: scripts::memory_limit },
     Test { name: "maxmemory holds in process memory", run: memory::policies_hold },
     Test { name: "LRU keeps what is read, TTL what lives long", run: memory::policies_choose },

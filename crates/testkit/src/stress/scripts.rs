@@ -11,7 +11,6 @@ const ENDLESS: &[(&str, &str)] = &[
     ("an empty loop", "while true do end"),
     ("a compiled loop", "local n = 0 for i = 1, 1e18 do n = n + i end return n"),
     ("a loop of calls", "while true do redis.call('GET', 'k') end"),
-    ("a loop of writes", "while true do redis.call('INCR', 'n') end"),
     ("pcall", "while true do pcall(function() while true do end end) end"),
     ("xpcall", "xpcall(function() error('x') end, function() while true do end end)"),
     ("a coroutine", "coroutine.wrap(function() while true do end end)()"),
@@ -34,8 +33,8 @@ pub fn killed(arena: &Arena) -> Verdict {
     let server = arena.start(2, &["--busy-reply-threshold", "100"])?;
     let mut others = [connect(&server)?, connect(&server)?, connect(&server)?];
     for (name, script) in ENDLESS {
-        // Redis cannot end these two.
-        if arena.oracle && (name.contains("writes") || *name == "xpcall") {
+        // Redis cannot end this one.
+        if arena.oracle && *name == "xpcall" {
             continue;
         }
         call(&mut others[0], &["SET", "k", "v"])?;
@@ -75,6 +74,27 @@ pub fn killed(arena: &Arena) -> Verdict {
         expect(after == Value::Integer(2), || format!("{name}: then EVAL: {}", after.to_talk()))?;
     }
     Ok(format!("{} kinds of endless script", ENDLESS.len()))
+}
+
+/// What a script has written stays, so it cannot be killed: only the server can be ended.
+pub fn unkillable(arena: &Arena) -> Verdict {
+    let mut server = arena.start(2, &["--busy-reply-threshold", "100"])?;
+    let mut client = connect(&server)?;
+    let mut runner = connect(&server)?;
+    let script = "while true do redis.call('INCR', 'n') end";
+    runner.send(&["EVAL", script, "1", "n"]).map_err(|error| error.to_string())?;
+    let mut last = String::new();
+    let refused = poll(Duration::from_secs(20), || {
+        last = client.call(&["SCRIPT", "KILL"]).ok()?.to_talk();
+        last.starts_with("-UNKILLABLE ").then_some(())
+    });
+    expect(refused.is_some(), || format!("SCRIPT KILL answers {last}"))?;
+    let reply = client.call(&["SHUTDOWN"]).map_err(|error| error.to_string())?;
+    expect(reply.to_talk().starts_with("-BUSY "), || format!("SHUTDOWN: {}", reply.to_talk()))?;
+    client.send(&["SHUTDOWN", "NOSAVE"]).map_err(|error| error.to_string())?;
+    let ended = poll(Duration::from_secs(10), || server.ended());
+    expect(ended.is_some(), || "SHUTDOWN NOSAVE does not end the server".to_owned())?;
+    Ok("refused by SCRIPT KILL, ended by SHUTDOWN NOSAVE".to_owned())
 }
 
 pub fn memory_limit(arena: &Arena) -> Verdict {
