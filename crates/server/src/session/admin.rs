@@ -42,7 +42,8 @@ pub const TABLE: &[Command<SessionHandler>] = &[
         .flags(ADMIN | NOSCRIPT | LOADING | STALE)
         .scope(Scope::Exclusive)
         .complexity("Depends on subcommand.")
-        .summary("Holds what test suites need to look inside."),
+        .summary("Holds what test suites need to look inside.")
+        .syntax("subcommand [argument [argument ...]]"),
 ];
 
 fn time(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
