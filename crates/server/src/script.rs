@@ -255,10 +255,16 @@ pub fn run<'e>(
         // A script that declares itself is trusted to have said what it needs.
         refuse_oom: out_of_memory && !flags.allow_oom,
         has_written: false,
+        has_counted_error: false,
     };
     let mut worker_vm = lp.vm.borrow_mut();
     let vm = worker_vm.vm(lp, shift);
     vm.run(&mut host, script, keys, args, protocol, out);
+    // The error of a call was counted when it was made; any other is counted here.
+    if out.first() == Some(&b'-') && !host.has_counted_error {
+        let line = String::from_utf8_lossy(&out[1..]);
+        lp.server.count_error(line.split([' ', '\r']).next().unwrap_or("ERR"));
+    }
     watched.used_bytes.store(vm.used_bytes() as u64, Ordering::Relaxed);
     drop(worker_vm);
     client.db = db;
@@ -278,6 +284,8 @@ struct ScriptHost<'h, 'e> {
     read_only: bool,
     refuse_oom: bool,
     has_written: bool,
+    /// An error reply of a call went into the statistics.
+    has_counted_error: bool,
 }
 
 impl ScriptHost<'_, '_> {
@@ -345,6 +353,7 @@ impl Host for ScriptHost<'_, '_> {
         );
         debug_assert!(wait.is_none(), "nothing waits inside a script");
         let failed = reply.first() == Some(&b'-');
+        self.has_counted_error |= failed;
         self.lp.stats.ran_in_script(command.id, failed);
         self.txn.select(self.client.db);
     }
