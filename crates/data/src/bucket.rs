@@ -188,8 +188,9 @@ pub(crate) fn taken_slots(presence: u8) -> u8 {
     presence & FULL
 }
 
+/// Asks the processor to load an address; a hint.
 #[inline]
-pub(crate) fn prefetch(address: *const u8) {
+pub fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch is a hint and never faults, whatever the address.
     unsafe {

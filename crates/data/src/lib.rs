@@ -78,6 +78,7 @@ pub mod table;
 mod tree;
 pub mod zset;
 
+pub use bucket::prefetch;
 pub use bytes::Bytes;
 pub use encoding::{Encoding, Limits};
 pub use hash::Hash;

@@ -122,6 +122,20 @@ impl<T> Table<T> {
         }
     }
 
+    /// Asks the processor to load what the values with the tag of `hash` point to. It reads the
+    /// bucket, which [`prefetch`](Self::prefetch) should have asked for before.
+    #[inline]
+    pub fn prefetch_values(&self, hash: u64) {
+        if let Some(bucket) = self.main.bucket(hash) {
+            // SAFETY: the bucket is in the array of this table; candidates are taken slots.
+            unsafe {
+                for slot in bits(Bucket::candidates(bucket, tag_of(hash))) {
+                    prefetch(bucket_word(bucket, slot));
+                }
+            }
+        }
+    }
+
     /// The bucket and slot of the value with this hash for which `eq` holds.
     #[inline]
     fn locate(&self, hash: u64, mut eq: impl FnMut(&T) -> bool) -> Option<Place<T>> {

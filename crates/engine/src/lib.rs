@@ -20,7 +20,7 @@ mod wait;
 mod worker;
 
 pub use door::{Expiry, Mut, NotIncremented};
-pub use engine::{DbSize, Engine, Garbage, KeyHasher};
+pub use engine::{DbSize, Engine, Garbage, KeyHasher, PREFETCH_KEYS_MAX};
 pub use entry::{Collection, Entry, Str, Type, Value, ValueRef};
 pub use evict::Pool;
 pub use gate::Gates;

@@ -27,6 +27,11 @@ pub const TABLE: &[Command<SessionHandler>] = &[
         .history(&[("7.0.0", "Added the `NOW`, `FORCE` and `ABORT` modifiers.")])
         .summary("Ends the server.")
         .syntax("[save-selector:(NOSAVE | SAVE)] [NOW] [FORCE] [ABORT]"),
+    row(GROUP, "lastsave", 1, lastsave)
+        .flags(LOADING | STALE | FAST)
+        .categories(category::ADMIN | category::DANGEROUS)
+        .tips(&["nondeterministic_output"])
+        .summary("Answers when the data was last saved: never since the server's start."),
     row(GROUP, "role", 1, role)
         .flags(NOSCRIPT | LOADING | STALE | FAST)
         .categories(category::ADMIN | category::DANGEROUS)
@@ -88,6 +93,13 @@ fn shutdown(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     // As with Redis, the closed connection is the answer.
     request.client.close_after_reply = true;
     request.server().shut_down();
+    Ok(())
+}
+
+/// Like a Redis that has not saved yet: the time of its start.
+fn lastsave(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
+    let started_ms = request.server().started_ms;
+    request.reply.integer(started_ms / 1000);
     Ok(())
 }
 
