@@ -463,7 +463,7 @@ pub fn forget_client(lp: &WorkerLoop, shift: &Shift, client: &mut Client) {
 
 pub fn is_over_memory_limit(shift: &Shift) -> bool {
     let limit_bytes = shift.worker.settings.maxmemory_bytes;
-    limit_bytes > 0 && memory::used_bytes() > limit_bytes
+    limit_bytes > 0 && memory::used_bytes() > memory::allocation_limit(limit_bytes)
 }
 
 /// Evicts until memory is within its limit. False when that was not possible.

@@ -55,6 +55,21 @@ pub fn used_bytes() -> u64 {
     used
 }
 
+/// What the process takes beside `used_bytes`: fragmentation, the allocator's own structures, the
+/// program. As of the last `measure_overhead`.
+static OVERHEAD: AtomicU64 = AtomicU64::new(0);
+
+/// Measures the overhead; called now and then, as it asks the kernel.
+pub fn measure_overhead() {
+    OVERHEAD.store(resident_bytes().saturating_sub(used_bytes()), Ordering::Relaxed);
+}
+
+/// How much may be allocated so that the process as a whole stays at a limit. At most a sixteenth
+/// is taken off for the overhead, so that a small limit still holds data.
+pub fn allocation_limit(limit_bytes: u64) -> u64 {
+    limit_bytes - OVERHEAD.load(Ordering::Relaxed).min(limit_bytes / 16)
+}
+
 /// The most `used_bytes` has ever answered.
 pub fn peak_bytes() -> u64 {
     PEAK.load(Ordering::Relaxed)

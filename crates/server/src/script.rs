@@ -176,6 +176,7 @@ pub fn watch(server: &Server) {
     while !server.is_shutting_down() || server.scripts.is_running() {
         if rounds.is_multiple_of(10) {
             server.sample_rates();
+            crate::memory::measure_overhead();
         }
         rounds = rounds.wrapping_add(1);
         let threshold_ms = server.config.current().busy_reply_threshold_ms;

@@ -34,6 +34,10 @@ use crate::{dispatch, memory};
 const READ_BYTES: usize = 64 * 1024;
 /// Replies waiting in one turn before they are sent, so that latency stays bounded.
 const FLUSH_BYTES: usize = 1 << 20;
+/// While a connection has more than this to take, none of its further requests is executed. They
+/// are still read, so that a client which sends all before it reads anything gets there; how many
+/// is up to client-query-buffer-limit.
+const OUTPUT_PAUSE_BYTES: usize = 16 << 20;
 /// Bytes read from one connection in one turn.
 const TURN_BYTES: usize = 4 << 20;
 /// Output buffers up to this size are kept for the next connection that replies.
@@ -424,6 +428,7 @@ impl WorkerLoop {
         let Some(mut connection) = self.take(token) else { return };
         if writable && connection.pending_output() > 0 && !connection.is_dirty {
             self.flush(&mut connection);
+            self.go_on_if_drained(token, &connection);
         }
         if readable && !connection.is_dead {
             self.receive(shift, token, &mut connection);
@@ -542,6 +547,7 @@ impl WorkerLoop {
             && !connection.is_dead
             && !connection.client.info.is_closing.load(Ordering::Acquire)
             && !self.is_shift_over.get()
+            && connection.pending_output() < OUTPUT_PAUSE_BYTES
             && used < buffer.len()
         {
             if used >= prefetched {
@@ -672,6 +678,17 @@ impl WorkerLoop {
         connection.client.info.output_buffer_bytes.store(pending, Ordering::Relaxed);
     }
 
+    /// Has a connection go on whose requests waited for its output to be taken.
+    fn go_on_if_drained(&self, token: usize, connection: &Connection) {
+        let has_requests = !connection.input.is_empty() && !connection.parser.is_partial();
+        if has_requests
+            && connection.hold == Hold::None
+            && connection.pending_output() < OUTPUT_PAUSE_BYTES
+        {
+            self.unfinished.borrow_mut().push_back(token);
+        }
+    }
+
     fn flush_all(&self, shift: &Shift) {
         self.unsent_bytes.set(0);
         let mut dirty = std::mem::take(&mut *self.dirty.borrow_mut());
@@ -679,6 +696,7 @@ impl WorkerLoop {
             let Some(mut connection) = self.take(token) else { continue };
             connection.is_dirty = false;
             self.flush(&mut connection);
+            self.go_on_if_drained(token, &connection);
             if connection.pending_output() > 0 {
                 self.limit_output(shift, &mut connection);
             }

@@ -106,7 +106,7 @@ pub fn memory_limit(arena: &Arena) -> Verdict {
     let scripts = [
         "local t = {} for i = 1, 1e9 do t[i] = {i} end",
         "local s = 'x' while true do s = s .. s end",
-        "return string.rep('x', 1e12)",
+        "return string.rep('x', 2e9)",
         "local t = {} for i = 1, 1e9 do t[i] = string.rep('x', 1000) .. i end",
         "local t = {} while true do t[#t + 1] = redis.call('GET', 'k') .. #t end",
         "local t = {} while true do pcall(function() t[#t + 1] = string.rep('y', 1e6) .. #t end) \
