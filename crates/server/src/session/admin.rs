@@ -47,8 +47,7 @@ pub const TABLE: &[Command<SessionHandler>] = &[
         .flags(ADMIN | NOSCRIPT | LOADING | STALE)
         .scope(Scope::Exclusive)
         .complexity("Depends on subcommand.")
-        .summary("Holds what test suites need to look inside.")
-        .syntax("subcommand [argument [argument ...]]"),
+        .summary("Holds what test suites need to look inside."),
 ];
 
 fn time(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
