@@ -73,7 +73,8 @@ impl Waiter {
     }
 
     /// Ends a waiter that nobody serves right now: timeout, disconnect, UNBLOCK. False when it is
-    /// being served or has been.
+    /// being served or has been. Who holds all gates meets nobody who serves: there false means
+    /// that it is done.
     pub fn cancel(&self) -> bool {
         self.state.compare_exchange(WAITING, DONE, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }

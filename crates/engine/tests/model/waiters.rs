@@ -96,38 +96,54 @@ impl Seat {
         }
     }
 
+    /// CLIENT UNBLOCK: its answer is exact, since whoever serves does so inside of a gate.
+    fn unblock(&self, waiter: &Arc<Waiter>) {
+        assert!(self.engine.gates().enter_all(None, || false));
+        let was_done = waiter.is_done();
+        let unblocked = waiter.cancel();
+        assert_ne!(unblocked, was_done, "neither unblocked nor done");
+        // SAFETY: entered above.
+        unsafe { self.engine.gates().leave_all() };
+        if unblocked {
+            client(waiter).cancelled.store(true, Ordering::SeqCst);
+            self.in_gate(|| self.engine.forget_waiter(&self.worker, waiter));
+        }
+    }
+
+    /// As the server's function of that name: from claim to answer without leaving the gate.
     fn serve_waiters(&self, ready: Vec<KeyName>) {
         let mut queue = VecDeque::from(ready);
         while let Some(name) = queue.pop_front() {
             let mut passed_over = 0;
-            loop {
-                let claimed =
-                    self.in_gate(|| self.engine.claim_waiter(&self.worker, &name, passed_over));
-                let Some(claim) = claimed else { break };
-                let Some(waiter) = claim.waiter else {
-                    passed_over = claim.ticket;
-                    continue;
-                };
-                let served = loop {
-                    let popped = self.in_gate(|| {
-                        let mut txn = self.begin(&waiter.keys);
-                        let popped = pop(&mut txn, &waiter);
-                        queue.extend(txn.commit().ready);
-                        popped
-                    });
-                    if popped {
-                        waiter.finish();
-                        self.in_gate(|| self.engine.forget_waiter(&self.worker, &waiter));
-                        client(&waiter).served.fetch_add(1, Ordering::SeqCst);
-                        break true;
-                    }
-                    if waiter.put_back() {
-                        break false;
-                    }
-                };
-                if !served {
-                    passed_over = claim.ticket;
-                }
+            while let Some(ticket) =
+                self.in_gate(|| self.serve_next(&name, passed_over, &mut queue))
+            {
+                passed_over = ticket;
+            }
+        }
+    }
+
+    /// Serves the first client of a key behind a ticket; answers from where to go on.
+    fn serve_next(
+        &self,
+        name: &KeyName,
+        passed_over: u64,
+        queue: &mut VecDeque<KeyName>,
+    ) -> Option<u64> {
+        let claim = self.engine.claim_waiter(&self.worker, name, passed_over)?;
+        let Some(waiter) = claim.waiter else { return Some(claim.ticket) };
+        loop {
+            let mut txn = self.begin(&waiter.keys);
+            let popped = pop(&mut txn, &waiter);
+            queue.extend(txn.commit().ready);
+            if popped {
+                waiter.finish();
+                self.engine.forget_waiter(&self.worker, &waiter);
+                client(&waiter).served.fetch_add(1, Ordering::SeqCst);
+                return Some(passed_over);
+            }
+            if waiter.put_back() {
+                return Some(claim.ticket);
             }
         }
     }
@@ -257,6 +273,30 @@ fn clients_behind_one_that_cannot_use_the_key_and_goes_away() {
                     seat.push("a");
                 }),
                 Box::new(move |seat| seat.cancel(&other)),
+            ],
+        );
+    });
+}
+
+#[test]
+fn unblocking_a_client_that_is_served_and_put_back() {
+    explore(2000, || {
+        let waiters = [waiter(&["a"], false), waiter(&["a", "b"], true)];
+        let (first, second) = (waiters[0].clone(), waiters[1].clone());
+        run(
+            &["a", "b"],
+            &waiters,
+            &waiters,
+            2,
+            vec![
+                Box::new(|seat| {
+                    seat.push("a");
+                    seat.push("b");
+                }),
+                Box::new(move |seat| {
+                    seat.unblock(&first);
+                    seat.unblock(&second);
+                }),
             ],
         );
     });

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use command::call::{integer, is};
 use command::row::flag::{ADMIN, LOADING, NOSCRIPT, STALE};
-use command::{Command, Error, Group, Result};
+use command::{Command, Error, Group, Result, Scope};
 
 use crate::client::{Client, ClientInfo, NO_COMMAND, ReplyMode};
 use crate::connection::Connection;
@@ -44,8 +44,11 @@ pub const TABLE: &[Command<SessionHandler>] = &[Command::container(
             .since("6.2.0")
             .tips(&["nondeterministic_output"])
             .summary("Describes this connection in one line."),
+        // With all gates closed nobody is in the middle of serving a blocked client: whether it
+        // still waits is decided, and what is pushed afterwards does not go to it.
         row(GROUP, "kill", -3, kill)
             .flags(ADMIN | COMMON)
+            .scope(Scope::Exclusive)
             .since("2.4.0")
             .complexity("O(N) in the connections")
             .history(&[
@@ -117,8 +120,10 @@ pub const TABLE: &[Command<SessionHandler>] = &[Command::container(
             .tips(ALL_NODES)
             .summary("Names this connection.")
             .syntax("connection-name"),
+        // As for KILL.
         row(GROUP, "unblock", -3, unblock)
             .flags(ADMIN | COMMON)
+            .scope(Scope::Exclusive)
             .since("5.0.0")
             .complexity("O(log N) in the connections")
             .summary("Ends the wait of a blocked client.")

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{Arena, Random, Verdict, call, connect, expect, in_threads, integer};
@@ -211,4 +211,55 @@ pub fn leaving(arena: &Arena) -> Verdict {
     let taken = taken.into_inner();
     expect(left + taken == 2 * each, || format!("{taken} taken and {left} left of {}", 2 * each))?;
     Ok("20 rounds of leaving, and a race with timeouts".to_owned())
+}
+
+/// UNBLOCK while the blocked client's key comes and goes with a value it cannot use: somebody
+/// tries to serve it all the time, nobody can, and the answer is 1 every time.
+pub fn unblocked(arena: &Arena) -> Verdict {
+    let rounds = arena.count(1_000);
+    let server = arena.start(4, &[])?;
+    let over = AtomicBool::new(false);
+    in_threads(4, |number| {
+        let mut client = connect(&server)?;
+        if number > 0 {
+            while !over.load(Ordering::Acquire) {
+                call(&mut client, &["ZADD", "queue", "1", "member"])?;
+                call(&mut client, &["DEL", "queue"])?;
+            }
+            return Ok(());
+        }
+        let outcome = unblock_rounds(&mut client, &server, rounds);
+        over.store(true, Ordering::Release);
+        outcome
+    })?;
+    Ok(format!("{rounds} times"))
+}
+
+fn unblock_rounds(control: &mut Client, server: &Server, rounds: usize) -> Result<(), String> {
+    let mut waiting = connect(server)?;
+    let id = integer(&mut waiting, &["CLIENT", "ID"])?.to_string();
+    for round in 0..rounds {
+        // To be blocked it must not meet the sorted set, so it is there to wait for another key
+        // as well.
+        waiting.send(&["BLMPOP", "0", "2", "queue", "other", "LEFT"]).map_err(|e| e.to_string())?;
+        let mut reply = None;
+        let blocked = poll(Duration::from_secs(10), || {
+            if let Ok(early) = waiting.read(Duration::from_micros(1)) {
+                reply = Some(early);
+                return Some(false);
+            }
+            let list = call(control, &["CLIENT", "LIST", "ID", &id]).ok()?.text()?;
+            list.contains(" flags=b ").then_some(true)
+        });
+        match (blocked, reply) {
+            (Some(true), _) => {}
+            (Some(false), Some(Value::Error(text))) if text.starts_with(b"WRONGTYPE") => continue,
+            (_, reply) => return Err(format!("round {round}: not blocked: {reply:?}")),
+        }
+        let unblocked = integer(control, &["CLIENT", "UNBLOCK", &id])?;
+        expect(unblocked == 1, || format!("round {round}: UNBLOCK answered {unblocked}"))?;
+        let reply = waiting.read(Duration::from_secs(10)).map_err(|error| error.to_string())?;
+        expect(reply == Value::NilArray, || format!("round {round}: {}", reply.to_talk()))?;
+    }
+    Ok(())
 }

@@ -54,6 +54,7 @@ pub const ALL: &[Test] = &[
     Test { name: "blocked clients are served first come, first served", run: blocking::in_order },
     Test { name: "queues with blocked consumers lose and double nothing", run: blocking::queue },
     Test { name: "clients that leave while blocked take nothing along", run: blocking::leaving },
+    Test { name: "UNBLOCK is exact while others try to serve", run: blocking::unblocked },
     Test { name: "a reader that does not read costs bounded memory", run: bounds::slow_reader },
     Test { name: "a subscriber that does not read is let go", run: bounds::slow_subscriber },
     Test { name: "half a request costs nothing", run: bounds::half_requests },
