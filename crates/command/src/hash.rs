@@ -122,23 +122,20 @@ fn set_pairs(call: &mut Call<'_, '_>, args: &[&[u8]], name: &str) -> Result<i64>
     if !rest.is_empty() {
         return Err(Error::arity(name));
     }
-    let limits = call.txn.limits();
     let mut hash = call.txn.write_or_create::<Hash>(args[1])?;
-    let fields = &mut *hash;
-    fields.prepare(pairs.len(), limits);
+    hash.prepare(pairs.len());
     let mut added = 0;
     for [field, value] in pairs {
-        added += i64::from(fields.set(field, value, limits));
+        added += i64::from(hash.set(field, value));
     }
     Ok(added)
 }
 
 fn hsetnx(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
-    let limits = call.txn.limits();
     let mut hash = call.txn.write_or_create::<Hash>(args[1])?;
     let absent = !hash.contains(args[2]);
     if absent {
-        hash.set(args[2], args[3], limits);
+        hash.set(args[2], args[3]);
     }
     call.reply.integer(i64::from(absent));
     Ok(())
@@ -219,12 +216,8 @@ fn hexists(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 fn hdel(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let mut removed = 0;
     if let Some(mut hash) = call.txn.write::<Hash>(args[1])? {
-        let fields = &mut *hash;
         for field in &args[2..] {
-            removed += i64::from(fields.remove(field));
-        }
-        if removed == 0 {
-            hash.unchanged();
+            removed += i64::from(hash.remove(field));
         }
     }
     call.reply.integer(removed);
@@ -233,7 +226,6 @@ fn hdel(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 
 fn hincrby(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let by = integer(args[3])?;
-    let limits = call.txn.limits();
     let mut hash = call.txn.write_or_create::<Hash>(args[1])?;
     let old = match hash.get(args[2]) {
         None => 0,
@@ -242,7 +234,7 @@ fn hincrby(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         }
     };
     let sum = old.checked_add(by).ok_or(Error::OVERFLOW)?;
-    hash.set(args[2], &data::number::format_i64(sum), limits);
+    hash.set(args[2], &data::number::format_i64(sum));
     call.reply.integer(sum);
     Ok(())
 }
@@ -252,7 +244,6 @@ fn hincrbyfloat(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     if !by.is_finite() {
         return Err(Error::of("ERR value is NaN or Infinity"));
     }
-    let limits = call.txn.limits();
     let mut hash = call.txn.write_or_create::<Hash>(args[1])?;
     let old = match hash.get(args[2]) {
         None => LongDouble::from(0),
@@ -265,7 +256,7 @@ fn hincrbyfloat(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         return Err(Error::NAN_OR_INFINITY);
     }
     let text = sum.to_text();
-    hash.set(args[2], &text, limits);
+    hash.set(args[2], &text);
     call.reply.bulk(&text);
     Ok(())
 }

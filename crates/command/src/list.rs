@@ -2,6 +2,7 @@
 //! from the first of several is in `list_move.rs`, what waits for them in `list_blocking.rs`.
 
 use data::{End, List};
+use engine::Mut;
 
 use crate::call::{Call, Handler, integer, is};
 use crate::error::{Error, Result};
@@ -119,13 +120,11 @@ fn rpush(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 }
 
 fn push(call: &mut Call<'_, '_>, args: &[&[u8]], end: End) -> Result {
-    let limits = call.txn.limits();
     let mut list = call.txn.write_or_create::<List>(args[1])?;
-    let elements = &mut *list;
     for value in &args[2..] {
-        elements.push(end, value, limits);
+        list.push(end, value);
     }
-    call.reply.integer(elements.len() as i64);
+    call.reply.integer(list.len() as i64);
     Ok(())
 }
 
@@ -138,16 +137,14 @@ fn rpushx(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 }
 
 fn push_to_existing(call: &mut Call<'_, '_>, args: &[&[u8]], end: End) -> Result {
-    let limits = call.txn.limits();
     let Some(mut list) = call.txn.write::<List>(args[1])? else {
         call.reply.integer(0);
         return Ok(());
     };
-    let elements = &mut *list;
     for value in &args[2..] {
-        elements.push(end, value, limits);
+        list.push(end, value);
     }
-    call.reply.integer(elements.len() as i64);
+    call.reply.integer(list.len() as i64);
     Ok(())
 }
 
@@ -170,7 +167,6 @@ fn pop(call: &mut Call<'_, '_>, args: &[&[u8]], name: &str, end: End) -> Result 
         Some(count) => count,
         None => None,
     };
-    let limits = call.txn.limits();
     let Some(mut list) = call.txn.write::<List>(args[1])? else {
         match count {
             None => call.reply.null(),
@@ -180,20 +176,19 @@ fn pop(call: &mut Call<'_, '_>, args: &[&[u8]], name: &str, end: End) -> Result 
     };
     match count {
         None => {
-            list.pop_with(end, limits, |value| call.reply.bulk(value));
+            list.pop_with(end, |value| call.reply.bulk(value));
         }
         Some(0) => call.reply.array(0),
-        Some(count) => pop_many(&mut list, end, count, limits, &mut call.reply),
+        Some(count) => pop_many(&mut list, end, count, &mut call.reply),
     }
     Ok(())
 }
 
 /// Takes up to `count` elements from an end, the outermost first, and answers them as an array.
 pub(crate) fn pop_many(
-    list: &mut List,
+    list: &mut Mut<'_, '_, List>,
     end: End,
     count: usize,
-    limits: &data::Limits,
     reply: &mut resp::Reply<'_>,
 ) {
     let len = list.len();
@@ -209,7 +204,7 @@ pub(crate) fn pop_many(
             len - count..len
         }
     };
-    list.remove_range(range, limits);
+    list.remove_range(range);
 }
 
 fn llen(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
@@ -232,12 +227,10 @@ fn lindex(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 }
 
 fn lset(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
-    let limits = call.txn.limits();
     let Some(mut list) = call.txn.write::<List>(args[1])? else {
         return Err(Error::NO_KEY);
     };
-    if !list.set(integer(args[2])?, args[3], limits) {
-        list.unchanged();
+    if !list.set(integer(args[2])?, args[3]) {
         return Err(Error::INDEX_RANGE);
     }
     call.reply.ok();
@@ -258,12 +251,9 @@ fn lrange(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 
 fn ltrim(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let (start, stop) = (integer(args[2])?, integer(args[3])?);
-    let limits = call.txn.limits();
     if let Some(mut list) = call.txn.write::<List>(args[1])? {
         let range = data::index_range(start, stop, list.len());
-        if list.retain_range(range, limits) == 0 {
-            list.unchanged();
-        }
+        list.retain_range(range);
     }
     call.reply.ok();
     Ok(())
@@ -271,15 +261,11 @@ fn ltrim(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 
 fn lrem(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let count = integer(args[2])?;
-    let limits = call.txn.limits();
     let Some(mut list) = call.txn.write::<List>(args[1])? else {
         call.reply.integer(0);
         return Ok(());
     };
-    let removed = list.remove(args[3], count, limits);
-    if removed == 0 {
-        list.unchanged();
-    }
+    let removed = list.remove(args[3], count);
     call.reply.integer(removed as i64);
     Ok(())
 }
@@ -289,17 +275,13 @@ fn linsert(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     if !before && !is(args[2], "AFTER") {
         return Err(Error::SYNTAX);
     }
-    let limits = call.txn.limits();
     let Some(mut list) = call.txn.write::<List>(args[1])? else {
         call.reply.integer(0);
         return Ok(());
     };
-    match list.insert_at_pivot(args[3], before, args[4], limits) {
+    match list.insert_at_pivot(args[3], before, args[4]) {
         Some(_) => call.reply.integer(list.len() as i64),
-        None => {
-            list.unchanged();
-            call.reply.integer(-1);
-        }
+        None => call.reply.integer(-1),
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! key already; else it waits. Tried again, it goes on waiting where a key holds something else.
 
 use data::{End, List};
+use engine::Mut;
 
 use crate::call::{Blocking, Call, Handler, OnTimeout};
 use crate::error::Result;
@@ -75,18 +76,18 @@ fn brpop(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 fn pop(call: &mut Call<'_, '_>, args: &[&[u8]], end: End) -> Result {
     let keys = &args[1..args.len() - 1];
     let deadline_ms = call.deadline(args[args.len() - 1])?;
-    first_or_wait(call, keys, deadline_ms, |key, list, limits, reply| {
+    first_or_wait(call, keys, deadline_ms, |key, list, reply| {
         reply.array(2);
         reply.bulk(key);
-        list.pop_with(end, limits, |value| reply.bulk(value));
+        list.pop_with(end, |value| reply.bulk(value));
     })
 }
 
 fn blmpop(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let pop = MultiPop::parse(&args[2..])?;
     let deadline_ms = call.deadline(args[1])?;
-    first_or_wait(call, pop.keys, deadline_ms, |key, list, limits, reply| {
-        pop.reply(reply, key, list, limits);
+    first_or_wait(call, pop.keys, deadline_ms, |key, list, reply| {
+        pop.reply(reply, key, list);
     })
 }
 
@@ -95,14 +96,13 @@ fn first_or_wait(
     call: &mut Call<'_, '_>,
     keys: &[&[u8]],
     deadline_ms: Option<i64>,
-    take: impl FnOnce(&[u8], &mut List, &data::Limits, &mut resp::Reply<'_>),
+    take: impl FnOnce(&[u8], &mut Mut<'_, '_, List>, &mut resp::Reply<'_>),
 ) -> Result {
-    let limits = call.txn.limits();
     for key in keys {
         let others_first = call.must_queue(key);
         match call.txn.write::<List>(key) {
             Ok(Some(mut list)) if !others_first => {
-                take(key, &mut list, limits, &mut call.reply);
+                take(key, &mut list, &mut call.reply);
                 return Ok(());
             }
             Err(error) if call.blocking != Blocking::Again => return Err(error.into()),

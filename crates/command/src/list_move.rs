@@ -2,7 +2,7 @@
 //! `list_blocking.rs` runs the same with waiting.
 
 use data::{End, List};
-use engine::ValueRef;
+use engine::{Mut, ValueRef};
 
 use crate::call::{Call, Handler, is};
 use crate::error::{Error, Result};
@@ -90,19 +90,18 @@ pub(crate) fn move_element(
     from: End,
     to: End,
 ) -> Result<bool> {
-    let limits = call.txn.limits();
     // Seen before the source is opened, answered after: a missing source comes first.
     let wrong_destination = source != destination && holds_other_type(call, destination);
     let Some(mut list) = call.txn.write::<List>(source)? else { return Ok(false) };
     if wrong_destination {
         return Err(Error::WRONG_TYPE);
     }
-    let Some(value) = list.pop(from, limits) else { return Ok(false) };
+    let Some(value) = list.pop(from) else { return Ok(false) };
     if source == destination {
-        list.push(to, &value, limits);
+        list.push(to, &value);
     } else {
         drop(list);
-        call.txn.write_or_create::<List>(destination)?.push(to, &value, limits);
+        call.txn.write_or_create::<List>(destination)?.push(to, &value);
     }
     call.reply.bulk(&value);
     Ok(true)
@@ -143,12 +142,11 @@ impl<'a> MultiPop<'a> {
         &self,
         call_reply: &mut resp::Reply<'_>,
         key: &[u8],
-        list: &mut List,
-        limits: &data::Limits,
+        list: &mut Mut<'_, '_, List>,
     ) {
         call_reply.array(2);
         call_reply.bulk(key);
-        pop_many(list, self.end, self.count, limits, call_reply);
+        pop_many(list, self.end, self.count, call_reply);
     }
 }
 
@@ -158,10 +156,9 @@ fn positive(arg: &[u8]) -> Option<usize> {
 
 fn lmpop(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let pop = MultiPop::parse(&args[1..])?;
-    let limits = call.txn.limits();
     for key in pop.keys {
         if let Some(mut list) = call.txn.write::<List>(key)? {
-            pop.reply(&mut call.reply, key, &mut list, limits);
+            pop.reply(&mut call.reply, key, &mut list);
             return Ok(());
         }
     }

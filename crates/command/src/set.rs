@@ -84,16 +84,12 @@ pub const TABLE: &[Command<Handler>] = &[
 ];
 
 fn sadd(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
-    let limits = call.txn.limits();
     let mut set = call.txn.write_or_create::<Set>(args[1])?;
     let members = &args[2..];
-    set.prepare(members.len(), limits);
+    set.prepare(members.len());
     let mut added = 0;
     for member in members {
-        added += i64::from(set.add(member, limits));
-    }
-    if added == 0 {
-        set.unchanged();
+        added += i64::from(set.add(member));
     }
     call.reply.integer(added);
     Ok(())
@@ -104,9 +100,6 @@ fn srem(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     if let Some(mut set) = call.txn.write::<Set>(args[1])? {
         for member in &args[2..] {
             removed += i64::from(set.remove(member));
-        }
-        if removed == 0 {
-            set.unchanged();
         }
     }
     call.reply.integer(removed);
@@ -194,8 +187,6 @@ fn spop(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         return Err(Error::SYNTAX);
     }
     let count = args.get(2).map(|arg| positive_count(arg)).transpose()?;
-    let worker = call.txn.worker();
-    let mut random = || worker.random();
     let Some(mut set) = call.txn.write::<Set>(args[1])? else {
         match count {
             None => call.reply.null(),
@@ -204,7 +195,7 @@ fn spop(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         return Ok(());
     };
     let Some(count) = count else {
-        let member = set.pop(&mut random).expect("stored sets are not empty");
+        let member = set.pop().expect("stored sets are not empty");
         call.reply.bulk(&member);
         return Ok(());
     };
@@ -217,7 +208,7 @@ fn spop(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     }
     call.reply.set(count);
     for _ in 0..count {
-        let member = set.pop(&mut random).expect("fewer are popped than there are");
+        let member = set.pop().expect("fewer are popped than there are");
         call.reply.bulk(&member);
     }
     Ok(())
@@ -262,7 +253,6 @@ fn srandmember(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 
 fn smove(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let (source, destination, member) = (args[1], args[2], args[3]);
-    let limits = call.txn.limits();
     if call.txn.write::<Set>(source)?.is_none() {
         call.reply.integer(0);
         return Ok(());
@@ -275,15 +265,11 @@ fn smove(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         return Ok(());
     }
     if !set.remove(member) {
-        set.unchanged();
         call.reply.integer(0);
         return Ok(());
     }
     drop(set);
-    let mut set = call.txn.write_or_create::<Set>(destination)?;
-    if !set.add(member, limits) {
-        set.unchanged();
-    }
+    call.txn.write_or_create::<Set>(destination)?.add(member);
     call.reply.integer(1);
     Ok(())
 }

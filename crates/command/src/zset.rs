@@ -1,7 +1,8 @@
 //! Sorted sets: scores, members and ranks. Ranges are in `zset_range.rs`, popping in
 //! `zset_pop.rs`, set algebra in `zset_ops.rs`.
 
-use data::{Limits, Zset};
+use data::Zset;
+use engine::Mut;
 use resp::{Protocol, Reply};
 use smallvec::SmallVec;
 
@@ -130,23 +131,21 @@ impl Conditions {
     }
 }
 
-/// Adds a member or changes its score; the old one is returned. Stored zeros have no sign, as in
-/// Redis's listpacks.
-pub(crate) fn insert(zset: &mut Zset, member: &[u8], score: f64, limits: &Limits) -> Option<f64> {
-    zset.insert(member, score + 0.0, limits)
+/// A score as it is stored: zeros have no sign, as in Redis's listpacks.
+pub(crate) fn unsigned_zero(score: f64) -> f64 {
+    score + 0.0
 }
 
 /// Adds a member or changes its score, as the conditions say.
 fn put(
-    zset: &mut Zset,
+    zset: &mut Mut<'_, '_, Zset>,
     member: &[u8],
     score: f64,
     increment: bool,
     conditions: Conditions,
-    limits: &Limits,
 ) -> Result<Outcome> {
     if !increment && !conditions.any() {
-        return Ok(match insert(zset, member, score, limits) {
+        return Ok(match zset.insert(member, unsigned_zero(score)) {
             None => Outcome::Added(score),
             Some(old) if old == score => Outcome::Same(score),
             Some(_) => Outcome::Updated(score),
@@ -156,7 +155,7 @@ fn put(
         if conditions.only_old {
             return Ok(Outcome::Refused);
         }
-        insert(zset, member, score, limits);
+        zset.insert(member, unsigned_zero(score));
         return Ok(Outcome::Added(score));
     };
     if conditions.only_new {
@@ -172,7 +171,7 @@ fn put(
     if new == old {
         return Ok(Outcome::Same(new));
     }
-    insert(zset, member, new, limits);
+    zset.insert(member, unsigned_zero(new));
     Ok(Outcome::Updated(new))
 }
 
@@ -232,7 +231,6 @@ fn add_pairs(
     // All scores are read before anything changes.
     let scores = pairs.chunks_exact(2).map(|pair| float(pair[0]));
     let scores = scores.collect::<Result<SmallVec<[f64; 8]>>>()?;
-    let limits = call.txn.limits();
     let (mut added, mut updated) = (0, 0);
     let mut last = None;
     let zset = if conditions.only_old {
@@ -243,28 +241,21 @@ fn add_pairs(
     if let Some(mut zset) = zset {
         if scores.len() > 1 {
             let longest = pairs.chunks_exact(2).map(|pair| pair[1].len()).max().unwrap_or(0);
-            zset.prepare(scores.len(), longest, limits);
+            zset.prepare(scores.len(), longest);
         }
         for (pair, &score) in pairs.chunks_exact(2).zip(&scores) {
-            match put(&mut zset, pair[1], score, increment, conditions, limits) {
-                Ok(Outcome::Added(score)) => {
+            match put(&mut zset, pair[1], score, increment, conditions)? {
+                Outcome::Added(score) => {
                     added += 1;
                     last = Some(score);
                 }
-                Ok(Outcome::Updated(score)) => {
+                Outcome::Updated(score) => {
                     updated += 1;
                     last = Some(score);
                 }
-                Ok(Outcome::Same(score)) => last = Some(score),
-                Ok(Outcome::Refused) => {}
-                Err(error) => {
-                    zset.unchanged();
-                    return Err(error);
-                }
+                Outcome::Same(score) => last = Some(score),
+                Outcome::Refused => {}
             }
-        }
-        if added + updated == 0 {
-            zset.unchanged();
         }
     }
     match (increment, last) {
@@ -281,9 +272,6 @@ fn zrem(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     if let Some(mut zset) = call.txn.write::<Zset>(args[1])? {
         for member in &args[2..] {
             removed += i64::from(zset.remove(member).is_some());
-        }
-        if removed == 0 {
-            zset.unchanged();
         }
     }
     call.reply.integer(removed);

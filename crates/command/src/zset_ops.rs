@@ -13,7 +13,7 @@ use crate::keys::{KeySpec, key_flag as k};
 use crate::row::Command;
 use crate::row::flag::{DENYOOM, MOVABLE_KEYS, READONLY, WRITE};
 use crate::set::positive_count;
-use crate::zset::{insert, reply_pair, reply_pairs_header, row, store};
+use crate::zset::{reply_pair, reply_pairs_header, row, store, unsigned_zero};
 
 const UNION: &str = "O(N)+O(M*log(M)) for N members of all inputs and M of the result";
 const INTER: &str =
@@ -337,7 +337,7 @@ fn store_result(
     let longest = result.iter().map(|(member, _)| member.len()).max().unwrap_or(0);
     zset.prepare(result.len(), longest, limits);
     for (member, score) in &result {
-        insert(&mut zset, member, *score, limits);
+        zset.insert(member, unsigned_zero(*score), limits);
     }
     drop(result);
     store(call, args[1], zset);

@@ -1,6 +1,7 @@
 //! Taking members from the ends of sorted sets, at once or when there are some.
 
 use data::Zset;
+use engine::Mut;
 use resp::{Protocol, Reply};
 
 use crate::call::{Blocking, Call, OnTimeout, integer, is};
@@ -84,7 +85,14 @@ enum Layout {
 }
 
 /// Takes up to `count` (not 0) members and answers them.
-fn pop(reply: &mut Reply<'_>, zset: &mut Zset, key: &[u8], end: End, count: usize, layout: Layout) {
+fn pop(
+    reply: &mut Reply<'_>,
+    zset: &mut Mut<'_, '_, Zset>,
+    key: &[u8],
+    end: End,
+    count: usize,
+    layout: Layout,
+) {
     let len = zset.len();
     let count = count.min(len);
     match layout {

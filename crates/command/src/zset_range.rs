@@ -321,9 +321,7 @@ fn remove_range(call: &mut Call<'_, '_>, key: &[u8], bounds: &Bounds<'_>) -> Res
     let mut removed = 0;
     if let Some(mut zset) = call.txn.write::<Zset>(key)? {
         let ranks = bounds.ranks(&zset, false);
-        if !ranks.is_empty() {
-            removed = zset.remove_range(ranks);
-        }
+        removed = zset.remove_range(ranks);
     }
     call.reply.integer(removed as i64);
     Ok(())

@@ -7,7 +7,7 @@
 
 #[path = "../src/access.rs"]
 mod access;
-#[path = "../src/door.rs"]
+#[path = "../src/door/mod.rs"]
 mod door;
 #[path = "../src/engine.rs"]
 mod engine;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use data::{Hash, List};
+use data::{End, Hash, List};
 use engine::{
     Collection, Engine, Entry, Expiry, NotIncremented, Plan, Policy, Pool, Settings, Str, Txn,
     Value, ValueRef, Worker, WrongType,
@@ -270,7 +270,7 @@ impl Pair {
                 }
                 (Err(WrongType), None) => panic!("no key has the wrong type"),
                 (Ok(mut list), before) => {
-                    words.iter().for_each(|word| list.push_back(word, limits));
+                    words.iter().for_each(|word| list.push(End::Tail, word));
                     drop(list);
                     let mut all = match before {
                         Some((Model::List(all), _)) => all,
@@ -286,7 +286,7 @@ impl Pair {
                 (Ok(Some(mut list)), Some((Model::List(mut all), _))) => {
                     for _ in 0..*count {
                         let expected = (!all.is_empty()).then(|| all.remove(0));
-                        assert_eq!(list.pop_front(limits), expected);
+                        assert_eq!(list.pop(End::Head), expected);
                     }
                     (!all.is_empty()).then_some((Model::List(all), expire))
                 }
@@ -304,7 +304,7 @@ impl Pair {
                         Some(_) => panic!("a hash of another type"),
                     };
                     let fresh = all.insert(field.clone(), value.clone()).is_none();
-                    assert_eq!(hash.set(field, value, limits), fresh);
+                    assert_eq!(hash.set(field, value), fresh);
                     Some((Model::Hash(all), expire))
                 }
                 (Err(WrongType), before) => {

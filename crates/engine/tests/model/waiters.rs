@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use data::List;
+use data::{End, List};
 use shuttle::thread::{self, yield_now};
 
 use crate::{Collection, Engine, KeyName, Plan, Settings, Txn, Waiter, Worker, explore};
@@ -61,8 +61,7 @@ impl Seat {
     fn push(&self, key: &str) {
         let ready = self.in_gate(|| {
             let mut txn = self.begin(&[name(key)]);
-            let limits = txn.limits();
-            txn.write_or_create::<List>(key.as_bytes()).unwrap().push_back(b"x", limits);
+            txn.write_or_create::<List>(key.as_bytes()).unwrap().push(End::Tail, b"x");
             txn.commit().ready
         });
         self.serve_waiters(ready);
@@ -155,11 +154,10 @@ impl Seat {
 }
 
 fn pop(txn: &mut Txn<'_>, waiter: &Waiter) -> bool {
-    let limits = txn.limits();
     client(waiter).takes_lists
         && waiter.keys.iter().any(|name| {
             let list = txn.write::<List>(&name.1).unwrap();
-            list.is_some_and(|mut list| list.pop_front(limits).is_some())
+            list.is_some_and(|mut list| list.pop(End::Head).is_some())
         })
 }
 

@@ -4,12 +4,19 @@
 //! waking blocked clients and the dirty counter; undo, snapshots and client tracking will stand
 //! here too. A handler that forgets one of them cannot exist.
 
+mod hash;
+mod list;
+mod set;
+mod zset;
+
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
+
+use data::Limits;
 
 use crate::access;
 use crate::engine::Engine;
-use crate::entry::{Collection, Entry, EntryRef, Str, Value, ValueRef};
+use crate::entry::{Entry, EntryRef, Str, Value, ValueRef};
 use crate::txn::{Kind, Txn, WrongType};
 
 /// What becomes of the expiry when a value is replaced.
@@ -331,8 +338,9 @@ impl<'e> Txn<'e> {
     }
 }
 
-/// A collection being changed. Changes count from the first mutable use on; an empty collection
-/// is removed with its key when the handle is dropped.
+/// A collection being changed: reads go through it, changes through the mutators of its type, in
+/// the file of that type. Only what really changed something counts as a change; an empty
+/// collection is removed with its key when the handle is dropped.
 pub struct Mut<'t, 'e, T: Kind> {
     txn: &'t mut Txn<'e>,
     hash: u64,
@@ -341,17 +349,17 @@ pub struct Mut<'t, 'e, T: Kind> {
     kind: PhantomData<T>,
 }
 
-impl<T: Kind> Mut<'_, '_, T> {
-    /// Takes the last mutable use back: it turned out to change nothing.
-    pub fn unchanged(&mut self) {
-        self.changed = false;
+impl<'e, T: Kind> Mut<'_, 'e, T> {
+    fn limits(&self) -> &'e Limits {
+        self.txn.limits()
     }
 
-    fn collection(&mut self) -> &mut Collection {
+    /// The collection itself, for the mutators.
+    fn value(&mut self) -> &mut T {
         // SAFETY: the entry stays where it is while this handle borrows the transaction: nothing
         // else can reach the shard, and the handle never reallocates the entry.
         let entry = unsafe { self.at.entry_mut() };
-        entry.collection_mut().expect("the door checked the type")
+        entry.collection_mut().and_then(T::of_mut).expect("the door checked the type")
     }
 }
 
@@ -359,17 +367,9 @@ impl<T: Kind> Deref for Mut<'_, '_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: as in `collection`; only read here.
+        // SAFETY: as in `value`; only read here.
         let entry = unsafe { self.at.entry() };
-        let collection = entry.collection().expect("the door checked the type");
-        T::of(collection).expect("the door checked the type")
-    }
-}
-
-impl<T: Kind> DerefMut for Mut<'_, '_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        self.changed = true;
-        T::of_mut(self.collection()).expect("the door checked the type")
+        entry.collection().and_then(T::of).expect("the door checked the type")
     }
 }
 
@@ -380,7 +380,7 @@ impl<T: Kind> Drop for Mut<'_, '_, T> {
             return;
         }
         let at = self.at;
-        // SAFETY: as in `collection`; below it is kept alive until its key was used.
+        // SAFETY: as in `value`; below it is kept alive until its key was used.
         let entry = unsafe { at.entry() };
         let db = self.txn.db;
         let gone = if empty {

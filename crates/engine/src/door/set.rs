@@ -1,0 +1,36 @@
+//! Changes of a set.
+
+use data::Set;
+
+use crate::door::Mut;
+
+impl Mut<'_, '_, Set> {
+    /// Tells that `count` members are about to be added at once.
+    pub fn prepare(&mut self, count: usize) {
+        let limits = self.limits();
+        self.value().prepare(count, limits);
+    }
+
+    /// Adds a member; false if it was there.
+    pub fn add(&mut self, member: &[u8]) -> bool {
+        let limits = self.limits();
+        let added = self.value().add(member, limits);
+        self.changed |= added;
+        added
+    }
+
+    /// Removes a member; false if it was not there.
+    pub fn remove(&mut self, member: &[u8]) -> bool {
+        let removed = self.value().remove(member);
+        self.changed |= removed;
+        removed
+    }
+
+    /// Removes and returns a member drawn with (nearly) equal chances.
+    pub fn pop(&mut self) -> Option<Vec<u8>> {
+        let worker = self.txn.worker;
+        let member = self.random(&mut || worker.random())?.to_vec();
+        self.remove(&member);
+        Some(member)
+    }
+}
