@@ -139,7 +139,7 @@ fn checked(
     if client.transaction.is_open && row.has(flag::NO_MULTI) {
         return refuse(Error::of("ERR Command not allowed inside a transaction"));
     }
-    if lp.server.scripts.is_busy() && !row.has(flag::ALLOW_BUSY) {
+    if lp.server.scripts.watch.is_busy() && !row.has(flag::ALLOW_BUSY) {
         return refuse(BUSY);
     }
     if is_over_memory_limit(shift) && !make_room(lp, shift, now_ms) {

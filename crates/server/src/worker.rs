@@ -282,7 +282,7 @@ impl WorkerLoop {
             self.leave_gate();
         }
         while !self.server.engine.gates().enter(self.id, Some(GATE_PATIENCE)) {
-            if self.server.scripts.is_busy() {
+            if self.server.scripts.watch.is_busy() {
                 return false;
             }
         }
@@ -317,8 +317,9 @@ impl WorkerLoop {
     pub fn enter_all_gates(&self) -> bool {
         self.leave_gate();
         let scripts = &self.server.scripts;
-        while !self.server.engine.gates().enter_all(Some(GATE_PATIENCE), || scripts.is_busy()) {
-            if scripts.is_busy() {
+        while !self.server.engine.gates().enter_all(Some(GATE_PATIENCE), || scripts.watch.is_busy())
+        {
+            if scripts.watch.is_busy() {
                 return false;
             }
         }

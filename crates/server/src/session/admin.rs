@@ -82,7 +82,7 @@ fn shutdown(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     if save {
         return Err(Error::of("ERR Errors trying to SHUTDOWN. Check logs."));
     }
-    if request.server().scripts.is_busy() && !nosave {
+    if request.server().scripts.watch.is_busy() && !nosave {
         return Err(Error::of(
             "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN \
              NOSAVE.",

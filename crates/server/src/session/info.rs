@@ -174,7 +174,7 @@ fn memory_section(out: &mut String, request: &mut Request<'_, '_>) {
     let peak = memory::peak_bytes().max(used);
     let resident = memory::resident_bytes();
     let allocator = memory::allocator_stats();
-    let (vm, cache) = (server.scripts.vm_bytes(), server.scripts.cached_bytes());
+    let (vm, cache) = (server.scripts.vm_bytes(), server.scripts.cache.used_bytes());
     let overhead = server.startup_bytes.load(Ordering::Relaxed);
     let dataset = used.saturating_sub(overhead + vm + cache);
     let total = memory::system_bytes();
@@ -202,7 +202,7 @@ fn memory_section(out: &mut String, request: &mut Request<'_, '_>) {
         "used_memory_vm_eval": vm,
         "used_memory_lua_human": human(vm),
         "used_memory_scripts_eval": cache,
-        "number_of_cached_scripts": server.scripts.len(),
+        "number_of_cached_scripts": server.scripts.cache.len(),
         "number_of_functions": 0,
         "number_of_libraries": 0,
         "used_memory_vm_functions": 0,

@@ -251,7 +251,7 @@ fn memory_stats(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
     let allocator = process::allocator_stats();
     let resident = process::resident_bytes();
     let startup = request.server().startup_bytes.load(Ordering::Relaxed);
-    let scripts = request.server().scripts.vm_bytes() + request.server().scripts.cached_bytes();
+    let scripts = request.server().scripts.vm_bytes() + request.server().scripts.cache.used_bytes();
     let clients = request.server().clients_bytes();
     let db = request.txn.db();
     let mut databases = Vec::new();

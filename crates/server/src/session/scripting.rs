@@ -156,7 +156,9 @@ fn by_source(request: &mut Request<'_, '_>, source: &[u8]) -> Result<Arc<Script>
 }
 
 fn by_sha(request: &mut Request<'_, '_>, digits: &[u8]) -> Result<Arc<Script>> {
-    parse_sha(digits).and_then(|sha| request.lp.server.scripts.get(&sha)).ok_or(Error::NO_SCRIPT)
+    parse_sha(digits)
+        .and_then(|sha| request.lp.server.scripts.cache.get(&sha))
+        .ok_or(Error::NO_SCRIPT)
 }
 
 /// Forty hexadecimal digits in any case.
@@ -209,13 +211,13 @@ fn flush(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
         [mode] if is(mode, "SYNC") || is(mode, "ASYNC") => {}
         _ => return Err(Error::of("ERR SCRIPT FLUSH only support SYNC|ASYNC option")),
     }
-    request.lp.server.scripts.flush();
+    request.lp.server.scripts.cache.flush();
     request.reply.ok();
     Ok(())
 }
 
 fn kill(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
-    match request.lp.server.scripts.kill() {
+    match request.lp.server.scripts.watch.kill() {
         Ok(()) => request.reply.ok(),
         Err(KillError::NotBusy) => {
             return Err(Error::of("NOTBUSY No scripts in execution right now."));

@@ -1,0 +1,127 @@
+//! What a running script sees of the server: `redis.call` ends in the same `dispatch::execute` as
+//! a client's command. Made by `script::run` for one run; knows nothing of caches and VMs.
+
+use std::sync::atomic::Ordering;
+
+use command::{Blocking, Error, flag};
+use engine::Txn;
+use lua::{Host, LogLevel, Tick};
+use resp::{Protocol, Reply};
+
+use crate::client::Client;
+use crate::dispatch;
+use crate::log::Level;
+use crate::request::Origin;
+use crate::table::{Registered, table};
+use crate::worker::{Shift, WorkerLoop};
+
+/// What a running script sees of the server.
+pub(super) struct ScriptHost<'h, 'e> {
+    pub lp: &'h WorkerLoop,
+    pub shift: &'e Shift,
+    pub client: &'h mut Client,
+    pub txn: &'h mut Txn<'e>,
+    pub read_only: bool,
+    pub refuse_oom: bool,
+    pub has_written: bool,
+    /// An error reply of a call went into the statistics.
+    pub has_counted_error: bool,
+}
+
+impl ScriptHost<'_, '_> {
+    /// Why a script may not run this command now.
+    fn refusal(&self, command: &Registered) -> Option<Error> {
+        let row = command.row;
+        if row.has(flag::NOSCRIPT) {
+            return Some(Error::of("ERR This Redis command is not allowed from script"));
+        }
+        if self.read_only && row.has(flag::WRITE) {
+            return Some(Error::of("ERR Write commands are not allowed from read-only scripts."));
+        }
+        if self.refuse_oom && row.has(flag::DENYOOM) && !self.has_written {
+            return Some(Error::OOM);
+        }
+        None
+    }
+}
+
+impl Host for ScriptHost<'_, '_> {
+    fn resolve(&mut self, name: &[u8]) -> Option<u32> {
+        let command = table().by_name(name)?;
+        command.parent.is_none().then_some(command.id as u32)
+    }
+
+    fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, reply: &mut Vec<u8>) {
+        let mut command = &table().all[command as usize];
+        if !command.subcommands.is_empty() || !command.row.accepts(args.len()) {
+            command = match table().find(args) {
+                Ok(command) => command,
+                Err(error) => {
+                    let text = match command.row.accepts(args.len()) {
+                        true => &*error.0,
+                        false => "ERR Wrong number of args calling Redis command from script",
+                    };
+                    Reply::new(reply, protocol).error(text);
+                    return;
+                }
+            };
+        }
+        if let Some(error) = self.refusal(command) {
+            self.lp.stats.rejected(command.id);
+            Reply::new(reply, protocol).error(&error.0);
+            return;
+        }
+        if command.row.has(flag::WRITE) && !self.has_written {
+            self.has_written = true;
+            self.lp.server.scripts.watch.note_write(self.lp.id);
+        }
+        if self.lp.server.monitor_count.load(Ordering::Relaxed) > 0 {
+            let now_ms = self.txn.now_ms();
+            crate::session::monitor::feed(self.lp, "lua", self.client.db, command, args, now_ms);
+        }
+        self.client.protocol = protocol;
+        let wait = dispatch::execute(
+            self.lp,
+            self.shift,
+            self.client,
+            command,
+            args,
+            self.txn,
+            reply,
+            Origin::Script,
+            Blocking::Never,
+        );
+        debug_assert!(wait.is_none(), "nothing waits inside a script");
+        let failed = reply.first() == Some(&b'-');
+        self.has_counted_error |= failed;
+        self.lp.stats.ran_in_script(command.id, failed);
+        self.txn.select(self.client.db);
+    }
+
+    fn log(&mut self, level: LogLevel, message: &[u8]) {
+        let level = match level {
+            LogLevel::Debug => Level::Debug,
+            LogLevel::Verbose => Level::Verbose,
+            LogLevel::Notice => Level::Notice,
+            LogLevel::Warning => Level::Warning,
+        };
+        crate::log::write(level, format_args!("{}", String::from_utf8_lossy(message)));
+    }
+
+    fn acl_check(&mut self, args: &[&[u8]]) -> Result<bool, ()> {
+        // There is one user, who may do everything.
+        table().find(args).map(|_| true).map_err(|_| ())
+    }
+
+    fn tick(&mut self) -> Tick {
+        let server = &self.lp.server;
+        let is_over = || server.scripts.watch.is_killed() || server.is_shutting_down();
+        if is_over() {
+            return Tick::Kill;
+        }
+        if server.scripts.watch.is_busy() {
+            self.lp.poll_while_busy();
+        }
+        if is_over() { Tick::Kill } else { Tick::Continue }
+    }
+}

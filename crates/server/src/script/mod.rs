@@ -1,0 +1,126 @@
+//! Scripts in the server: each worker's VM, and one run of a script inside a transaction.
+//!
+//! `cache.rs` keeps what is shared, `host.rs` is what a script sees of the server, `watch.rs` ends
+//! scripts that run too long.
+
+mod cache;
+mod host;
+mod watch;
+
+use std::sync::Arc;
+
+use command::Error;
+use engine::Txn;
+use lua::{Script, Vm, VmOptions};
+
+pub use cache::Cache;
+use host::ScriptHost;
+pub use watch::{KillError, Watch, watch};
+
+use crate::client::Client;
+use crate::dispatch;
+use crate::worker::{Shift, WorkerLoop};
+
+/// Shared by all workers.
+pub struct Scripts {
+    pub cache: Cache,
+    pub watch: Watch,
+}
+
+impl Scripts {
+    pub fn new(workers: usize) -> Scripts {
+        Scripts { cache: Cache::default(), watch: Watch::new(workers) }
+    }
+
+    /// Bytes of all Lua heaps.
+    pub fn vm_bytes(&self) -> u64 {
+        self.watch.used_bytes()
+    }
+}
+
+/// A worker's VM, made when the first script comes.
+#[derive(Default)]
+pub struct WorkerVm {
+    vm: Option<Vm>,
+    generation: u64,
+}
+
+impl WorkerVm {
+    fn vm(&mut self, lp: &WorkerLoop, shift: &Shift) -> &mut Vm {
+        let generation = lp.server.scripts.cache.generation();
+        let limit = shift.config.lua_memory_limit_bytes as usize;
+        let vm = self.vm.get_or_insert_with(|| {
+            let vm = Vm::new(VmOptions {
+                memory_limit_bytes: limit,
+                jit: shift.config.script_jit,
+                redis_version: crate::REDIS_VERSION.into(),
+            });
+            lp.server.scripts.watch.set_interrupter(lp.id, vm.interrupter());
+            vm
+        });
+        if self.generation != generation {
+            self.generation = generation;
+            vm.forget_all();
+        }
+        vm.set_memory_limit(limit);
+        vm
+    }
+}
+
+/// Compiles a source and keeps it in the shared cache.
+pub fn load(lp: &WorkerLoop, shift: &Shift, source: &[u8]) -> Result<Arc<Script>, Error> {
+    if let Some(script) = lp.server.scripts.cache.get(&lua::sha_of(source)) {
+        return Ok(script);
+    }
+    let mut vm = lp.vm.borrow_mut();
+    let compiled = vm.vm(lp, shift).compile(source);
+    match compiled {
+        Ok(script) => Ok(lp.server.scripts.cache.insert(script)),
+        Err(text) => Err(Error::new(String::from_utf8_lossy(&text).into_owned())),
+    }
+}
+
+/// Runs a script inside a transaction; its reply, errors included, is appended to `out`.
+#[allow(clippy::too_many_arguments)]
+pub fn run<'e>(
+    lp: &WorkerLoop,
+    shift: &'e Shift,
+    client: &mut Client,
+    txn: &mut Txn<'e>,
+    script: &Script,
+    keys: &[&[u8]],
+    args: &[&[u8]],
+    read_only: bool,
+    out: &mut Vec<u8>,
+) {
+    let flags = script.flags();
+    lp.server.scripts.watch.begin(lp.id);
+    let (db, protocol) = (client.db, client.protocol);
+    let transaction_db = txn.db();
+    let out_of_memory = dispatch::is_over_memory_limit(shift);
+    let mut host = ScriptHost {
+        lp,
+        shift,
+        client,
+        txn,
+        read_only: read_only || flags.no_writes,
+        // A script that declares itself is trusted to have said what it needs.
+        refuse_oom: out_of_memory && !flags.allow_oom,
+        has_written: false,
+        has_counted_error: false,
+    };
+    let mut worker_vm = lp.vm.borrow_mut();
+    let vm = worker_vm.vm(lp, shift);
+    vm.run(&mut host, script, keys, args, protocol, out);
+    // The error of a call was counted when it was made; any other is counted here.
+    if out.first() == Some(&b'-') && !host.has_counted_error {
+        let line = String::from_utf8_lossy(&out[1..]);
+        lp.server.count_error(line.split([' ', '\r']).next().unwrap_or("ERR"));
+    }
+    let used_bytes = vm.used_bytes();
+    drop(worker_vm);
+    client.db = db;
+    client.protocol = protocol;
+    txn.select(transaction_db);
+    lp.server.scripts.watch.end(lp.id, used_bytes);
+}
