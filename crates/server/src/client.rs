@@ -5,13 +5,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 
 use engine::{KeyName, Waiter, Watch};
 use hashbrown::HashSet;
 use parking_lot::Mutex;
 use resp::Protocol;
 
+use crate::client_memory::IDLE_BYTES;
 use crate::connection::Stream;
 
 /// How much CLIENT REPLY lets through.
@@ -49,11 +52,24 @@ pub struct ClientInfo {
     /// What those commands take.
     pub multi_bytes: AtomicUsize,
     pub watching: AtomicUsize,
+    /// What the watched keys take.
+    pub watched_bytes: AtomicUsize,
+    /// What the names of its channels and patterns take.
+    pub subscribed_bytes: AtomicUsize,
+    /// The arguments of the command it is blocked in.
+    pub argument_bytes: AtomicUsize,
     pub last_active_ms: AtomicI64,
     /// Index of the last command in the command table.
     pub last_command: AtomicUsize,
+    /// Received and not executed.
     pub query_buffer_bytes: AtomicUsize,
+    /// Room for more in the same buffer.
+    pub query_buffer_free_bytes: AtomicUsize,
+    /// Not sent yet, and the buffer it waits in.
     pub output_buffer_bytes: AtomicUsize,
+    pub output_capacity_bytes: AtomicUsize,
+    /// All it takes, as counted by `ClientMemory`.
+    pub memory_bytes: AtomicUsize,
     pub bytes_in: AtomicU64,
     pub bytes_out: AtomicU64,
     pub commands: AtomicU64,
@@ -90,10 +106,16 @@ impl ClientInfo {
             multi: AtomicI64::new(-1),
             multi_bytes: AtomicUsize::new(0),
             watching: AtomicUsize::new(0),
+            watched_bytes: AtomicUsize::new(0),
+            subscribed_bytes: AtomicUsize::new(0),
+            argument_bytes: AtomicUsize::new(0),
             last_active_ms: AtomicI64::new(now_ms),
             last_command: AtomicUsize::new(NO_COMMAND),
             query_buffer_bytes: AtomicUsize::new(0),
+            query_buffer_free_bytes: AtomicUsize::new(0),
             output_buffer_bytes: AtomicUsize::new(0),
+            output_capacity_bytes: AtomicUsize::new(0),
+            memory_bytes: AtomicUsize::new(0),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             commands: AtomicU64::new(0),
@@ -108,6 +130,20 @@ impl ClientInfo {
 }
 
 impl ClientInfo {
+    /// All the memory it takes, from what its worker reported of the parts.
+    pub fn sum_of_parts(&self) -> usize {
+        let parts = [
+            &self.query_buffer_bytes,
+            &self.query_buffer_free_bytes,
+            &self.output_capacity_bytes,
+            &self.multi_bytes,
+            &self.watched_bytes,
+            &self.subscribed_bytes,
+            &self.argument_bytes,
+        ];
+        parts.iter().fold(IDLE_BYTES, |sum, part| sum + part.load(Ordering::Relaxed))
+    }
+
     /// Whether it connects from this machine.
     pub fn is_local(&self) -> bool {
         let address = self.address.parse::<SocketAddr>();

@@ -5,6 +5,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
 
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -111,6 +112,19 @@ impl Connection {
 
     pub fn pending_output(&self) -> usize {
         self.output.len() - self.sent
+    }
+
+    /// Tells others what its buffers take. The output counts as of the last time it was sent: a
+    /// buffer that is given back in the same turn is nobody's memory.
+    pub fn report_buffers(&self, is_flushed: bool) {
+        let info = &self.client.info;
+        let input = &self.input;
+        info.query_buffer_bytes.store(input.len(), Ordering::Relaxed);
+        info.query_buffer_free_bytes.store(input.capacity() - input.len(), Ordering::Relaxed);
+        if is_flushed {
+            info.output_buffer_bytes.store(self.pending_output(), Ordering::Relaxed);
+            info.output_capacity_bytes.store(self.output.capacity(), Ordering::Relaxed);
+        }
     }
 
     /// Sends what the socket takes. Answers how many bytes went.

@@ -82,7 +82,7 @@ pub fn run(
             if lp.server.monitor_count.load(Ordering::Relaxed) > 0 && command.id != table().exec {
                 let client = &connection.client;
                 let source = &client.info.address;
-                crate::session::monitor::feed(lp, source, client.db, command, args, now_ms);
+                crate::session::monitor::feed(lp, source, client.db, command, args);
             }
             let client = &mut connection.client;
             let waits = in_transaction(lp, shift, client, command, args, &mut connection.output);
@@ -321,6 +321,8 @@ fn in_transaction(
             protocol: client.protocol,
             db: client.db,
         };
+        let argument_bytes = args.iter().map(|arg| arg.len()).sum();
+        client.info.argument_bytes.store(argument_bytes, Ordering::Relaxed);
         let waiter = Waiter::new(wait.keys.clone(), Box::new(body));
         txn.wait(&waiter);
         (waiter, wait)

@@ -5,6 +5,7 @@
 //! reading at [`run`], then `worker.rs` (the event loop) and `dispatch.rs` (one request).
 
 pub mod client;
+mod client_memory;
 pub mod config;
 pub mod connection;
 pub mod dispatch;

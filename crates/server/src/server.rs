@@ -9,6 +9,7 @@ use engine::Engine;
 use parking_lot::{Mutex, RwLock};
 
 use crate::client::ClientInfo;
+use crate::client_memory::ClientMemory;
 use crate::config::ConfigStore;
 use crate::listener::Listeners;
 use crate::mailbox::{Address, Mail, Mailbox};
@@ -58,6 +59,7 @@ pub struct Server {
     pub config: Arc<ConfigStore>,
     pub listeners: Listeners,
     pub mailboxes: Vec<Mailbox>,
+    pub client_memory: ClientMemory,
     pub clients: Mutex<BTreeMap<u64, Arc<ClientInfo>>>,
     pub connected: AtomicUsize,
     pub blocked: AtomicUsize,
@@ -105,6 +107,7 @@ impl Server {
             config,
             listeners,
             mailboxes,
+            client_memory: ClientMemory::default(),
             clients: Mutex::default(),
             connected: AtomicUsize::new(0),
             blocked: AtomicUsize::new(0),
@@ -195,16 +198,17 @@ impl Server {
         self.rates.lock().sample(Instant::now(), totals);
     }
 
-    /// Bytes held for connections: their structures and buffers.
-    pub fn clients_bytes(&self) -> u64 {
-        let clients = self.clients.lock();
-        let buffers = clients.values().map(|info| {
-            info.query_buffer_bytes.load(Ordering::Relaxed)
-                + info.output_buffer_bytes.load(Ordering::Relaxed)
-                + size_of::<crate::connection::Connection>()
-                + size_of::<ClientInfo>()
-        });
-        buffers.sum::<usize>() as u64
+    /// Has another client's worker close it; false when somebody else did already. The caller
+    /// holds all gates: a client that waits for a key is not served any more.
+    pub fn close_client(&self, info: &ClientInfo) -> bool {
+        if info.is_closing.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        if let Some(waiter) = &*info.waiter.lock() {
+            waiter.cancel();
+        }
+        self.send(info, Mail::Kill);
+        true
     }
 
     /// Whether this kind of command is held back now.

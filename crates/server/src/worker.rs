@@ -28,7 +28,7 @@ use crate::listener::LISTENERS_MAX;
 use crate::mailbox::{Address, Mail, WaitEnd};
 use crate::server::{Server, unix_ms};
 use crate::stats::WorkerStats;
-use crate::{dispatch, memory};
+use crate::{client_memory, dispatch, memory};
 
 /// The shared read buffer of a worker.
 const READ_BYTES: usize = 64 * 1024;
@@ -128,6 +128,8 @@ pub struct WorkerLoop {
     /// The end of the last command, which is the beginning of the next.
     mark: Cell<Instant>,
     unsent_bytes: Cell<usize>,
+    /// Received and not executed of the connection that runs now, this command included.
+    pub request_bytes: Cell<usize>,
     read_buffer: RefCell<Vec<u8>>,
     spans: RefCell<Vec<Span>>,
     spare_buffers: RefCell<Vec<Vec<u8>>>,
@@ -173,6 +175,7 @@ impl WorkerLoop {
             clock: Cell::new(Clock { wall_ms: unix_ms(), at: now }),
             mark: Cell::new(now),
             unsent_bytes: Cell::new(0),
+            request_bytes: Cell::new(0),
             read_buffer: RefCell::new(vec![0; READ_BYTES]),
             spans: RefCell::default(),
             spare_buffers: RefCell::default(),
@@ -214,6 +217,8 @@ impl WorkerLoop {
             self.flush_all(&shift);
             self.look_at_clock();
             self.time_out_blocked(&shift);
+            self.end_pause();
+            self.evict_clients(&shift);
             if self.clock.get().at >= self.cron_at.get() {
                 self.cron(&shift);
                 self.leave_gate();
@@ -231,8 +236,11 @@ impl WorkerLoop {
             return Duration::ZERO;
         }
         let mut patience = self.cron_at.get().saturating_duration_since(Instant::now());
-        if let Some((deadline_ms, _)) = self.deadlines.borrow().first() {
-            let left_ms = (deadline_ms - unix_ms()).max(0) as u64;
+        let deadline_ms = self.deadlines.borrow().first().map(|(deadline_ms, _)| *deadline_ms);
+        let is_paused = !self.paused.borrow().is_empty();
+        let pause_ms = is_paused.then(|| self.server.pause.until_ms.load(Ordering::Acquire));
+        if let Some(next_ms) = [deadline_ms, pause_ms].into_iter().flatten().min() {
+            let left_ms = (next_ms - unix_ms()).max(0) as u64;
             patience = patience.min(Duration::from_millis(left_ms));
         }
         patience
@@ -350,6 +358,7 @@ impl WorkerLoop {
             connection.is_dirty = true;
             self.dirty.borrow_mut().push(token);
         }
+        self.report_memory(&connection, false);
         self.connections.borrow_mut()[token] = Some(connection);
     }
 
@@ -408,6 +417,9 @@ impl WorkerLoop {
         connection.stream.deregister(&self.registry);
         self.unblock(shift, token, true);
         dispatch::forget_client(self, shift, &mut connection.client);
+        // From here on nobody counts it: whoever evicts meanwhile finds it closing.
+        connection.client.info.is_closing.store(true, Ordering::Release);
+        self.server.client_memory.forget(&connection.client.info);
         self.server.clients.lock().remove(&connection.client.info.id);
         self.server.connected.fetch_sub(1, Ordering::Relaxed);
         self.free_tokens.borrow_mut().push(token);
@@ -481,8 +493,6 @@ impl WorkerLoop {
         if connection.may_read && !connection.is_dead && !connection.client.close_after_reply {
             self.unfinished.borrow_mut().push_back(token);
         }
-        let info = &connection.client.info;
-        info.query_buffer_bytes.store(connection.input.len(), Ordering::Relaxed);
     }
 
     fn take_read_buffer(&self) -> Vec<u8> {
@@ -537,6 +547,7 @@ impl WorkerLoop {
         {
             connection.output = spare;
         }
+        self.request_bytes.set(buffer.len());
         let before = connection.pending_output();
         let mut spans = std::mem::take(&mut *self.spans.borrow_mut());
         let mut used = 0;
@@ -675,8 +686,24 @@ impl WorkerLoop {
                 spare.push(buffer);
             }
         }
-        let pending = connection.pending_output();
-        connection.client.info.output_buffer_bytes.store(pending, Ordering::Relaxed);
+        self.report_memory(connection, true);
+    }
+
+    /// Keeps count of what clients take.
+    fn report_memory(&self, connection: &Connection, is_flushed: bool) {
+        connection.report_buffers(is_flushed);
+        let info = &connection.client.info;
+        self.server.client_memory.note(info, info.sum_of_parts());
+    }
+
+    /// maxmemory-clients.
+    fn evict_clients(&self, shift: &Shift) {
+        if self.server.client_memory.is_over_limit(&shift.config) && self.enter_all_gates() {
+            let now_ms = self.clock.get().wall_ms;
+            let describe = |info: &ClientInfo| crate::session::client::describe(info, now_ms);
+            client_memory::evict(&self.server, &shift.config, describe);
+            self.leave_all_gates();
+        }
     }
 
     /// Has a connection go on whose requests waited for its output to be taken.
@@ -835,6 +862,7 @@ impl WorkerLoop {
         if connection.hold == Hold::Blocked {
             self.unblock(shift, token, false);
             *connection.client.info.waiter.lock() = None;
+            connection.client.info.argument_bytes.store(0, Ordering::Relaxed);
             connection.hold = Hold::None;
             if dispatch::lets_reply_through(&mut connection.client) {
                 connection.output.extend_from_slice(&reply);
@@ -904,6 +932,14 @@ impl WorkerLoop {
         self.paused.borrow_mut().push(token);
     }
 
+    /// Has connections go on once CLIENT PAUSE is over.
+    fn end_pause(&self) {
+        let until_ms = self.server.pause.until_ms.load(Ordering::Acquire);
+        if !self.paused.borrow().is_empty() && until_ms <= self.clock.get().wall_ms {
+            self.server.mailboxes[self.id].send(Mail::Resume);
+        }
+    }
+
     // --- periodic work -----------------------------------------------------------------------
 
     fn cron(&self, shift: &Shift) {
@@ -929,10 +965,6 @@ impl WorkerLoop {
         }
         if dispatch::is_over_memory_limit(shift) {
             dispatch::make_room(self, shift, now_ms);
-        }
-        let pause_over = self.server.pause.until_ms.load(Ordering::Acquire) <= now_ms;
-        if pause_over && !self.paused.borrow().is_empty() {
-            self.server.mailboxes[self.id].send(Mail::Resume);
         }
         self.close_idle(shift, now_ms);
         // The peak has to be seen now and then even if nobody asks.

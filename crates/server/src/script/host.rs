@@ -76,8 +76,7 @@ impl Host for ScriptHost<'_, '_> {
             self.lp.server.scripts.watch.note_write(self.lp.id);
         }
         if self.lp.server.monitor_count.load(Ordering::Relaxed) > 0 {
-            let now_ms = self.txn.now_ms();
-            crate::session::monitor::feed(self.lp, "lua", self.client.db, command, args, now_ms);
+            crate::session::monitor::feed(self.lp, "lua", self.client.db, command, args);
         }
         self.client.protocol = protocol;
         let wait = dispatch::execute(

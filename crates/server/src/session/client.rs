@@ -12,7 +12,6 @@ use command::row::flag::{ADMIN, LOADING, NOSCRIPT, STALE};
 use command::{Command, Error, Group, Result, Scope};
 
 use crate::client::{Client, ClientInfo, NO_COMMAND, ReplyMode};
-use crate::connection::Connection;
 use crate::mailbox::{Mail, WaitEnd};
 use crate::request::{Request, SessionHandler, row};
 use crate::session::connection::{INVALID_NAME, is_valid_name};
@@ -291,26 +290,56 @@ fn flags(info: &ClientInfo) -> String {
 /// reports as `omem`, which tools watch.
 const OUTPUT_BUFFER_BYTES: usize = 16 * 1024;
 
+/// What is known of the client that asks only while its command runs.
+struct Running {
+    query_bytes: usize,
+    argument_bytes: usize,
+    unsent_bytes: usize,
+}
+
+impl Running {
+    fn of(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Running {
+        Running {
+            query_bytes: request.lp.request_bytes.get(),
+            argument_bytes: args.iter().map(|arg| arg.len()).sum(),
+            unsent_bytes: request.reply.position(),
+        }
+    }
+}
+
 /// The line of CLIENT LIST about one client. It is printable: names are checked when they are set.
-fn describe(info: &ClientInfo, now_ms: i64) -> String {
+pub fn describe(info: &ClientInfo, now_ms: i64) -> String {
+    line_about(info, now_ms, None)
+}
+
+fn line_about(info: &ClientInfo, now_ms: i64, running: Option<&Running>) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let seconds_since = |ms: i64| (now_ms - ms).max(0) / 1000;
     let command = match info.last_command.load(Relaxed) {
         NO_COMMAND => "NULL",
         index => table().all[index].full_name,
     };
-    let query_bytes = info.query_buffer_bytes.load(Relaxed);
-    let pending_bytes = info.output_buffer_bytes.load(Relaxed);
+    let mut query_bytes = info.query_buffer_bytes.load(Relaxed);
+    let mut argument_bytes = info.argument_bytes.load(Relaxed);
+    let mut pending_bytes = info.output_buffer_bytes.load(Relaxed);
+    let mut total_bytes = info.sum_of_parts();
+    if let Some(running) = running {
+        // Its request is in the buffer all connections of the worker share.
+        query_bytes = running.query_bytes;
+        argument_bytes = running.argument_bytes;
+        pending_bytes = running.unsent_bytes;
+        total_bytes += query_bytes + argument_bytes + pending_bytes;
+    }
+    let output_capacity_bytes = info.output_capacity_bytes.load(Relaxed).max(pending_bytes);
     let in_buffer_bytes = pending_bytes.min(OUTPUT_BUFFER_BYTES);
     let beyond_bytes = pending_bytes - in_buffer_bytes;
     let queued_bytes = info.multi_bytes.load(Relaxed);
-    let own_bytes = size_of::<Connection>() + size_of::<ClientInfo>();
     let mut line = String::with_capacity(400);
     // Writing to a string does not fail.
     let _ = write!(
         line,
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} \
-         multi={} qbuf={} qbuf-free=0 argv-mem=0 multi-mem={} rbs={} rbp={} obl={} oll={} omem={} \
+         multi={} qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} obl={} oll={} omem={} \
          tot-mem={} events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
         info.id,
         info.address,
@@ -326,13 +355,15 @@ fn describe(info: &ClientInfo, now_ms: i64) -> String {
         info.shard_subscriptions.load(Relaxed),
         info.multi.load(Relaxed),
         query_bytes,
+        info.query_buffer_free_bytes.load(Relaxed),
+        argument_bytes,
         queued_bytes,
-        in_buffer_bytes,
+        output_capacity_bytes.min(OUTPUT_BUFFER_BYTES),
         in_buffer_bytes,
         in_buffer_bytes,
         usize::from(beyond_bytes > 0),
         beyond_bytes,
-        own_bytes + query_bytes + pending_bytes + queued_bytes,
+        total_bytes,
         if pending_bytes > 0 { "rw" } else { "r" },
         command,
         info.user.lock(),
@@ -343,8 +374,9 @@ fn describe(info: &ClientInfo, now_ms: i64) -> String {
     line
 }
 
-fn info(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
-    let line = describe(&request.client.info, request.lp.now_ms()) + "\n";
+fn info(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    let running = Running::of(request, args);
+    let line = line_about(&request.client.info, request.lp.now_ms(), Some(&running)) + "\n";
     request.reply.verbatim("txt", line.as_bytes());
     Ok(())
 }
@@ -369,7 +401,13 @@ fn list(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
         _ => return Err(Error::SYNTAX),
     };
     let now_ms = request.lp.now_ms();
-    let lines: String = chosen.iter().map(|info| describe(info, now_ms) + "\n").collect();
+    let running = Running::of(request, args);
+    let me = request.client.info.id;
+    let lines = chosen.iter().map(|info| {
+        let running = (info.id == me).then_some(&running);
+        line_about(info, now_ms, running) + "\n"
+    });
+    let lines: String = lines.collect();
     request.reply.verbatim("txt", lines.as_bytes());
     Ok(())
 }
@@ -463,7 +501,7 @@ fn kill(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
         }
         if is_me {
             request.client.close_after_reply = true;
-        } else if !close(request, &info) {
+        } else if !request.server().close_client(&info) {
             continue;
         }
         killed += 1;
@@ -474,19 +512,6 @@ fn kill(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
         (false, _) => request.reply.integer(killed),
     }
     Ok(())
-}
-
-/// Has another client's worker close it; false when somebody else did already.
-fn close(request: &Request<'_, '_>, info: &ClientInfo) -> bool {
-    if info.is_closing.swap(true, std::sync::atomic::Ordering::AcqRel) {
-        return false;
-    }
-    // What is pushed from now on must not go to a client that is as good as gone.
-    if let Some(waiter) = &*info.waiter.lock() {
-        waiter.cancel();
-    }
-    request.server().send(info, Mail::Kill);
-    true
 }
 
 fn unblock(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {

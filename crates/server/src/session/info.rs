@@ -226,7 +226,7 @@ fn memory_section(out: &mut String, request: &mut Request<'_, '_>) {
         "mem_replication_backlog": 0,
         "mem_total_replication_buffers": 0,
         "mem_clients_slaves": 0,
-        "mem_clients_normal": server.clients_bytes(),
+        "mem_clients_normal": server.client_memory.total_bytes(),
         "mem_cluster_links": 0,
         "mem_aof_buffer": 0,
         "mem_allocator": memory::ALLOCATOR_NAME,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use command::row::flag::{ADMIN, LOADING, NOSCRIPT, SKIP_MONITOR, STALE};
 use command::{Command, Error, Group, Result};
@@ -40,28 +41,23 @@ pub fn stop(lp: &WorkerLoop, client: &mut Client) {
 }
 
 /// Shows a command to all monitors. `source` is an address, or `lua` for calls of scripts.
-pub fn feed(
-    lp: &WorkerLoop,
-    source: &str,
-    db: u32,
-    command: &Registered,
-    args: &[&[u8]],
-    now_ms: i64,
-) {
+pub fn feed(lp: &WorkerLoop, source: &str, db: u32, command: &Registered, args: &[&[u8]]) {
     if command.row.has(SKIP_MONITOR) || command.row.has(ADMIN) {
         return;
     }
     if command.full_name == "auth" {
         let mut shown = vec![&b"(redacted)"[..]; args.len()];
         shown[0] = args[0];
-        return show(lp, source, db, &shown, now_ms);
+        return show(lp, source, db, &shown);
     }
-    show(lp, source, db, args, now_ms);
+    show(lp, source, db, args);
 }
 
 /// Shows these words to all monitors.
-pub fn show(lp: &WorkerLoop, source: &str, db: u32, args: &[&[u8]], now_ms: i64) {
-    let mut line = format!("+{}.{:06} [{db} {source}]", now_ms / 1000, now_ms % 1000 * 1000);
+pub fn show(lp: &WorkerLoop, source: &str, db: u32, args: &[&[u8]]) {
+    // The time now, not that of the transaction: a script's calls are told apart by it.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut line = format!("+{}.{:06} [{db} {source}]", now.as_secs(), now.subsec_micros());
     for arg in args {
         line.push(' ');
         quote(&mut line, arg);

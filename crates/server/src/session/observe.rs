@@ -252,7 +252,7 @@ fn memory_stats(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
     let resident = process::resident_bytes();
     let startup = request.server().startup_bytes.load(Ordering::Relaxed);
     let scripts = request.server().scripts.vm_bytes() + request.server().scripts.cache.used_bytes();
-    let clients = request.server().clients_bytes();
+    let clients = request.server().client_memory.total_bytes() as u64;
     let db = request.txn.db();
     let mut databases = Vec::new();
     for index in 0..request.config().databases {

@@ -176,6 +176,11 @@ fn confirm(reply: &mut Reply<'_>, word: &[u8], name: Option<&[u8]>, count: usize
     reply.integer(count as i64);
 }
 
+/// A name in the set of the client, and its part of the server's.
+fn taken_by(name: &[u8]) -> usize {
+    name.len() + size_of::<Box<[u8]>>() + size_of::<usize>()
+}
+
 fn note_counts(info: &ClientInfo, subscriptions: &Subscriptions) {
     info.subscriptions.store(subscriptions.channels.len(), Ordering::Relaxed);
     info.patterns.store(subscriptions.patterns.len(), Ordering::Relaxed);
@@ -191,6 +196,7 @@ fn listen(request: &mut Request<'_, '_>, kind: Kind, names: &[&[u8]]) -> Result 
     for name in names {
         let client = &mut *request.client;
         if kind.of(&mut client.subscriptions).insert(Box::from(*name)) {
+            client.info.subscribed_bytes.fetch_add(taken_by(name), Ordering::Relaxed);
             request.lp.server.pubsub.subscribe(kind, name, &client.info);
         }
         let count = kind.count(&client.subscriptions);
@@ -208,6 +214,7 @@ fn stop(request: &mut Request<'_, '_>, kind: Kind, names: &[&[u8]]) -> Result {
     };
     for name in &all {
         if kind.of(&mut client.subscriptions).remove(name) {
+            client.info.subscribed_bytes.fetch_sub(taken_by(name), Ordering::Relaxed);
             request.lp.server.pubsub.unsubscribe(kind, name, client.info.id);
         }
         let count = kind.count(&client.subscriptions);
@@ -228,6 +235,7 @@ pub fn unsubscribe_all(lp: &WorkerLoop, client: &mut Client) {
             lp.server.pubsub.unsubscribe(kind, &name, client.info.id);
         }
     }
+    client.info.subscribed_bytes.store(0, Ordering::Relaxed);
     note_counts(&client.info, &client.subscriptions);
 }
 

@@ -132,7 +132,7 @@ fn run(
     // Shown before the calls it makes, though its row says that MONITOR skips it.
     if request.lp.server.monitor_count.load(Ordering::Relaxed) > 0 {
         let info = &request.client.info;
-        monitor::show(request.lp, &info.address, request.client.db, args, request.txn.now_ms());
+        monitor::show(request.lp, &info.address, request.client.db, args);
     }
     let (keys, values) = args[3..].split_at(count as usize);
     let mut out = Vec::new();

@@ -144,8 +144,8 @@ fn exec(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
 /// MONITOR sees the commands of a transaction as they run, and EXEC behind them.
 fn show(request: &Request<'_, '_>, command: &Registered, args: &[&[u8]]) {
     if request.lp.server.monitor_count.load(Ordering::Relaxed) > 0 {
-        let (client, now_ms) = (&request.client, request.txn.now_ms());
-        monitor::feed(request.lp, &client.info.address, client.db, command, args, now_ms);
+        let client = &request.client;
+        monitor::feed(request.lp, &client.info.address, client.db, command, args);
     }
 }
 
@@ -172,6 +172,7 @@ fn end(txn: &mut Txn<'_>, client: &mut Client) {
     client.info.multi.store(-1, Ordering::Relaxed);
     client.info.multi_bytes.store(0, Ordering::Relaxed);
     client.info.watching.store(0, Ordering::Relaxed);
+    client.info.watched_bytes.store(0, Ordering::Relaxed);
 }
 
 /// Forgets what was queued and watched, from outside of any transaction.
@@ -186,6 +187,7 @@ fn unwatch_all(lp: &WorkerLoop, shift: &Shift, client: &mut Client) {
     let watched = std::mem::take(&mut client.transaction.watched);
     let watch = std::mem::take(&mut client.transaction.watch);
     client.info.watching.store(0, Ordering::Relaxed);
+    client.info.watched_bytes.store(0, Ordering::Relaxed);
     for (name, _) in watched {
         // While a script keeps the gates the registration stays; the mark it gets goes nowhere.
         if !lp.enter_gate() {
@@ -220,6 +222,9 @@ fn watch(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
         }
         let is_gone = !request.txn.exists(key);
         request.txn.watch(key, &request.client.transaction.watch);
+        // The name stands here and in the shard.
+        let bytes = 2 * (key.len() + size_of_val(&name));
+        request.client.info.watched_bytes.fetch_add(bytes, Ordering::Relaxed);
         request.client.transaction.watched.push((name, is_gone));
     }
     let count = request.client.transaction.watched.len();

@@ -7,6 +7,7 @@
 mod atomicity;
 mod blocking;
 mod bounds;
+mod clients;
 mod limiter;
 mod memory;
 mod process;
@@ -58,6 +59,10 @@ pub const ALL: &[Test] = &[
     Test { name: "a reader that does not read costs bounded memory", run: bounds::slow_reader },
     Test { name: "a subscriber that does not read is let go", run: bounds::slow_subscriber },
     Test { name: "half a request costs nothing", run: bounds::half_requests },
+    Test { name: "maxmemory-clients closes the greatest", run: clients::client_memory },
+    Test { name: "output limits, hard and soft, of both classes", run: clients::output_limits },
+    Test { name: "CLIENT PAUSE ends when it is over", run: clients::pause_ends },
+    Test { name: "MONITOR tells microseconds", run: clients::monitor_time },
     Test { name: "maxclients is kept and given back", run: bounds::many_connections },
     Test { name: "endless scripts are answered BUSY and killed", run: scripts::killed },
     Test { name: "a script that wrote ends only with the server", run: scripts::unkillable },
