@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use lock_api::RawMutex as _;
 use smallvec::SmallVec;
@@ -12,7 +13,7 @@ use smallvec::SmallVec;
 use crate::entry::Entry;
 use crate::gate::Gates;
 use crate::shard::{Db, SHARDS, Shard};
-use crate::txn::Txn;
+use crate::txn::{Plan, Txn};
 use crate::wait::{Claim, KeyName, Waiter, Watch};
 use crate::worker::Stats;
 
@@ -168,12 +169,20 @@ impl Engine {
     }
 
     /// Ends the registration of a waiter that is done or cancelled. Takes each shard's lock in
-    /// turn; the caller holds its gate and no shard.
-    pub fn forget_waiter(&self, worker: &crate::Worker, waiter: &Arc<Waiter>) {
-        for name in &waiter.keys {
+    /// turn; the caller holds its gate and no shard. False when one could not be had in time: it
+    /// is to be called again.
+    #[must_use]
+    pub fn forget_waiter(
+        &self,
+        worker: &crate::Worker,
+        waiter: &Arc<Waiter>,
+        patience: Option<Duration>,
+    ) -> bool {
+        waiter.keys.iter().all(|name| {
             let shard = self.key_shard(&name.1);
-            let mut txn =
-                Txn::begin(self, worker, crate::Plan::shards([shard].into_iter().collect()), 0);
+            let Ok(mut txn) = Txn::try_begin(self, worker, Plan::shard(shard), 0, patience) else {
+                return false;
+            };
             let queues = &mut txn.shard_mut(shard).waiters;
             if let Some(queue) = queues.get_mut(name) {
                 queue.retain(|other| !Arc::ptr_eq(other, waiter));
@@ -181,26 +190,49 @@ impl Engine {
                     queues.remove(name);
                 }
             }
-        }
+            true
+        })
     }
 
     /// Claims the first client in the queue of a key that came after `passed_over`, the ticket of
     /// the last one that was looked at (0: from the front). Not a place in the queue: clients in
-    /// front may leave at any time, and nobody behind them may be skipped for it.
+    /// front may leave at any time, and nobody behind them may be skipped for it. The error is
+    /// the shard that could not be had in time.
     pub fn claim_waiter(
         &self,
         worker: &crate::Worker,
         name: &KeyName,
         passed_over: u64,
-    ) -> Option<Claim> {
+        patience: Option<Duration>,
+    ) -> Result<Option<Claim>, u16> {
         let shard = self.key_shard(&name.1);
-        let plan = crate::Plan::shards([shard].into_iter().collect());
-        let mut txn = Txn::begin(self, worker, plan, 0);
-        let queue = txn.shard_mut(shard).waiters.get_mut(name)?;
+        let mut txn = Txn::try_begin(self, worker, Plan::shard(shard), 0, patience)?;
+        let Some(queue) = txn.shard_mut(shard).waiters.get_mut(name) else { return Ok(None) };
         queue.retain(|waiter| !waiter.is_done());
         let ticket = |waiter: &Arc<Waiter>| waiter.ticket.load(Ordering::Relaxed);
-        let next = queue.get(queue.partition_point(|waiter| ticket(waiter) <= passed_over))?;
-        Some(Claim { ticket: ticket(next), waiter: next.claim().then(|| next.clone()) })
+        let next = queue.get(queue.partition_point(|waiter| ticket(waiter) <= passed_over));
+        Ok(next
+            .map(|next| Claim { ticket: ticket(next), waiter: next.claim().then(|| next.clone()) }))
+    }
+
+    /// Takes a watch off a key. The caller holds its gate and no shard. False when the shard
+    /// could not be had in time: it is to be called again.
+    #[must_use]
+    pub fn forget_watch(
+        &self,
+        worker: &crate::Worker,
+        name: &KeyName,
+        watch: &Arc<Watch>,
+        patience: Option<Duration>,
+    ) -> bool {
+        let plan = Plan::shard(self.key_shard(&name.1));
+        match Txn::try_begin(self, worker, plan, 0, patience) {
+            Ok(mut txn) => {
+                txn.unwatch(name, watch);
+                true
+            }
+            Err(_) => false,
+        }
     }
 }
 
@@ -249,13 +281,16 @@ impl Txn<'_> {
         }
     }
 
-    /// Keys of the current database, expired ones included. Exclusive or walking.
+    /// Keys of the current database, expired ones included. Exclusive or walking; a
+    /// walk may end early (`Txn::obstacle`).
     pub fn db_size(&mut self) -> DbSize {
         let db = self.db;
         let mut size = DbSize::default();
         let mut ttl = (0i64, 0i64);
         for shard in 0..SHARDS as u16 {
-            self.walk_to(shard);
+            if !self.walk_to(shard) {
+                break;
+            }
             if let Some(db) = self.shard(shard).db(db) {
                 size.keys += db.keys.len();
                 size.expires += db.expires.len();
@@ -273,7 +308,9 @@ impl Txn<'_> {
     pub fn for_each(&mut self, mut visit: impl FnMut(&Entry)) {
         let (db, now_ms) = (self.db, self.now_ms);
         for shard in 0..SHARDS as u16 {
-            self.walk_to(shard);
+            if !self.walk_to(shard) {
+                break;
+            }
             if let Some(db) = self.shard(shard).db(db) {
                 db.keys.iter().filter(|entry| !entry.is_expired(now_ms)).for_each(&mut visit);
             }
@@ -293,7 +330,9 @@ impl Txn<'_> {
         let mut seen = 0;
         let mut steps = 0;
         while seen < count && steps < count.saturating_mul(10) {
-            self.walk_to(shard);
+            if !self.walk_to(shard) {
+                return 0;
+            }
             position = match self.shard(shard).db(db) {
                 Some(db) if !db.keys.is_empty() => {
                     steps += 1;
@@ -328,7 +367,9 @@ impl Txn<'_> {
             }
             let mut nth = (self.random() % keys as u64) as usize;
             for shard in 0..SHARDS as u16 {
-                self.walk_to(shard);
+                if !self.walk_to(shard) {
+                    return None;
+                }
                 let len = self.shard(shard).db(db).map_or(0, |db| db.keys.len());
                 if nth >= len {
                     nth -= len;

@@ -3,6 +3,8 @@
 //! Approximated as Redis describes it: sample a few keys, keep the best candidates in a pool,
 //! evict the best of the pool. Each worker has its own pool; shards are locked one at a time.
 
+use std::time::Duration;
+
 use crate::access;
 use crate::engine::Engine;
 use crate::entry::Entry;
@@ -15,6 +17,8 @@ use crate::worker::Worker;
 const POOL: usize = 16;
 /// Shards tried for a sample before the keyspace is taken as empty.
 const SHARD_TRIES: usize = 8;
+/// How long eviction waits for a shard before it looks elsewhere.
+const PATIENCE: Duration = Duration::from_micros(100);
 
 /// Candidates found so far, the best last.
 #[derive(Default)]
@@ -38,8 +42,12 @@ impl Engine {
             self.fill(worker, pool, now_ms);
             while let Some((_, name)) = pool.0.pop() {
                 let shard = self.key_shard(&name.1);
-                let plan = Plan::shards([shard].into_iter().collect());
-                let mut txn = Txn::begin(self, worker, plan, now_ms);
+                // What somebody works on for long is not what would be missed least.
+                let Ok(mut txn) =
+                    Txn::try_begin(self, worker, Plan::shard(shard), now_ms, Some(PATIENCE))
+                else {
+                    continue;
+                };
                 txn.select(name.0);
                 let evictable = txn
                     .peek(&name.1)
@@ -68,9 +76,11 @@ impl Engine {
                 0..SHARD_TRIES => worker.random() as usize % SHARDS,
                 _ => (first + step) % SHARDS,
             };
-            let mut txn = Txn::begin(self, worker, Plan::Walk, now_ms);
-            txn.walk_to(shard as u16);
-            found += txn.sample(shard as u16, pool);
+            let walk = Txn::try_begin(self, worker, Plan::Walk, now_ms, Some(PATIENCE));
+            let Ok(mut txn) = walk else { continue };
+            if txn.walk_to(shard as u16) {
+                found += txn.sample(shard as u16, pool);
+            }
             txn.commit();
             if found >= worker.settings.maxmemory_samples {
                 break;

@@ -4,6 +4,8 @@
 //! stays with a shard while a good part of the sample was due. Bounded by a budget the caller
 //! measures through `out_of_time`.
 
+use std::time::Duration;
+
 use crate::engine::Engine;
 use crate::shard::SHARDS;
 use crate::txn::{Plan, Txn};
@@ -33,8 +35,12 @@ impl Engine {
                 continue;
             }
             loop {
-                let mut txn = Txn::begin(self, worker, Plan::Walk, now_ms);
-                txn.walk_to(shard as u16);
+                let walk = Txn::try_begin(self, worker, Plan::Walk, now_ms, Some(Duration::ZERO));
+                let Ok(mut txn) = walk else { break };
+                // Somebody works there: its turn comes again.
+                if !txn.walk_to(shard as u16) {
+                    break;
+                }
                 let (looked_at, removed) = txn.expire_sample(shard as u16);
                 ready.extend(txn.commit().ready);
                 if looked_at == 0 || removed * 100 <= looked_at * acceptable_percent {

@@ -5,13 +5,15 @@
 //! (`door.rs`).
 
 use std::cell::RefCell;
+use std::time::{Duration, Instant};
 
-use lock_api::RawMutex as _;
+use lock_api::{RawMutex as _, RawMutexTimed as _};
 use smallvec::SmallVec;
 
 use crate::engine::Engine;
 use crate::entry::{Entry, ValueRef};
 use crate::shard::ShardData;
+use crate::sync::RawMutex;
 use crate::wait::KeyName;
 use crate::worker::Worker;
 use crate::{Collection, Str, access};
@@ -35,6 +37,10 @@ pub enum Plan {
 impl Plan {
     pub fn none() -> Plan {
         Plan::Shards(SmallVec::new())
+    }
+
+    pub fn shard(shard: u16) -> Plan {
+        Plan::Shards(SmallVec::from_slice(&[shard]))
     }
 
     /// Sorts and deduplicates.
@@ -67,6 +73,10 @@ pub struct Txn<'e> {
     plan: Plan,
     /// The shard a walk holds at present.
     walking: Option<u16>,
+    /// How long a walk waits for a shard; `None` for as long as it takes.
+    patience: Option<Duration>,
+    /// The shard that a walk could not have. It is over then.
+    obstacle: Option<u16>,
     pub(crate) db: u32,
     pub(crate) now_ms: i64,
     /// Keys that a read found expired; removed at commit.
@@ -81,23 +91,79 @@ impl<'e> Txn<'e> {
     /// Takes the locks of the plan. The caller has entered its worker's gate, or all of them for
     /// an exclusive plan, and keeps them until the transaction ends.
     pub fn begin(engine: &'e Engine, worker: &'e Worker, plan: Plan, now_ms: i64) -> Txn<'e> {
-        if let Plan::Shards(shards) = &plan {
-            for &shard in shards {
-                engine.shards[shard as usize].lock.lock();
-            }
+        match Txn::try_begin(engine, worker, plan, now_ms, None) {
+            Ok(txn) => txn,
+            Err(_) => unreachable!("nobody waits for ever and gives up"),
         }
-        Txn {
+    }
+
+    /// The same with a limit to the patience. The error is a shard that could not be had; then no
+    /// lock is held. A walk begins in any case: see `obstacle`.
+    pub fn try_begin(
+        engine: &'e Engine,
+        worker: &'e Worker,
+        plan: Plan,
+        now_ms: i64,
+        patience: Option<Duration>,
+    ) -> Result<Txn<'e>, u16> {
+        if let Plan::Shards(shards) = &plan {
+            lock_all(engine, shards, patience)?;
+        }
+        Ok(Txn {
             engine,
             worker,
             plan,
             walking: None,
+            patience,
+            obstacle: None,
             db: 0,
             now_ms,
             expired: RefCell::default(),
             effects: Effects::default(),
             no_touch: false,
             locked: true,
+        })
+    }
+
+    /// Adds shards to the plan while it runs. Others may hold them and wait for one of ours, so
+    /// this must not wait for ever: false when one could not be had in time, and then none of
+    /// them was added.
+    #[must_use]
+    pub fn extend(&mut self, shards: &[u16], patience: Duration) -> bool {
+        let held = match &self.plan {
+            Plan::Exclusive => return true,
+            Plan::Walk => return false,
+            Plan::Shards(held) => held,
+        };
+        let is_missing = |shard: &&u16| held.binary_search(shard).is_err();
+        let mut missing: SmallVec<[u16; 4]> = shards.iter().filter(is_missing).copied().collect();
+        if missing.is_empty() {
+            return true;
         }
+        missing.sort_unstable();
+        missing.dedup();
+        if lock_all(self.engine, &missing, Some(patience)).is_err() {
+            return false;
+        }
+        if let Plan::Shards(held) = &mut self.plan {
+            held.extend(missing);
+            held.sort_unstable();
+        }
+        true
+    }
+
+    /// The shards held now, ascending; none of an exclusive plan.
+    pub fn held(&self) -> &[u16] {
+        match &self.plan {
+            Plan::Shards(held) => held,
+            Plan::Exclusive | Plan::Walk => &[],
+        }
+    }
+
+    /// The shard that ended a walk because it could not be had in time: what the walk answered
+    /// is to be forgotten.
+    pub fn obstacle(&self) -> Option<u16> {
+        self.obstacle
     }
 
     /// Ends the transaction: its changes become visible to others.
@@ -133,13 +199,22 @@ impl<'e> Txn<'e> {
         }
     }
 
-    /// Makes the walk hold this shard; nothing to do under the other plans.
-    pub(crate) fn walk_to(&mut self, shard: u16) {
-        if self.plan == Plan::Walk && self.walking != Some(shard) {
-            self.leave_walk();
-            self.engine.shards[shard as usize].lock.lock();
-            self.walking = Some(shard);
+    /// Makes the walk hold this shard; nothing to do under the other plans. False when it could
+    /// not be had in time, now or before.
+    #[must_use]
+    pub(crate) fn walk_to(&mut self, shard: u16) -> bool {
+        if self.plan != Plan::Walk || self.walking == Some(shard) {
+            return true;
         }
+        self.leave_walk();
+        if self.obstacle.is_none() {
+            let lock = &self.engine.shards[shard as usize].lock;
+            match lock_within(lock, self.patience) {
+                true => self.walking = Some(shard),
+                false => self.obstacle = Some(shard),
+            }
+        }
+        self.obstacle.is_none()
     }
 
     pub fn engine(&self) -> &'e Engine {
@@ -301,6 +376,47 @@ impl<'e> Txn<'e> {
                 .get(&(self.db, Box::from(key)))
                 .is_some_and(|queue| queue.iter().any(|waiter| !waiter.is_done()))
     }
+}
+
+/// Locks a shard; false when it could not be had in time.
+fn lock_within(lock: &RawMutex, patience: Option<Duration>) -> bool {
+    match patience {
+        None => {
+            lock.lock();
+            true
+        }
+        Some(patience) => lock.try_lock() || (!patience.is_zero() && lock.try_lock_for(patience)),
+    }
+}
+
+/// Locks all of these shards, which ascend, or none: then the error is the one that was not had
+/// in time.
+#[inline]
+fn lock_all(engine: &Engine, shards: &[u16], patience: Option<Duration>) -> Result<(), u16> {
+    // Counted from the first lock that is not free.
+    let mut deadline = None;
+    for (index, &shard) in shards.iter().enumerate() {
+        let lock = &engine.shards[shard as usize].lock;
+        let Some(patience) = patience else {
+            lock.lock();
+            continue;
+        };
+        if lock.try_lock() {
+            continue;
+        }
+        let had = !patience.is_zero() && {
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + patience);
+            lock.try_lock_until(deadline)
+        };
+        if !had {
+            for &shard in &shards[..index] {
+                // SAFETY: locked above.
+                unsafe { engine.shards[shard as usize].lock.unlock() };
+            }
+            return Err(shard);
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Txn<'_> {

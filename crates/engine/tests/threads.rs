@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use engine::{Engine, Expiry, Plan, Settings, Str, Txn, Worker};
 
@@ -138,4 +139,40 @@ fn transfers_keep_the_sum_under_load() {
     });
     first.assert_sum();
     assert!(sums.into_inner() > 0, "no sum was taken beside the transfers");
+}
+
+/// What is not had in time is said, and nothing is held then.
+#[test]
+fn who_does_not_wait_learns_what_is_in_the_way() {
+    let engine = Engine::new(2);
+    let seat = |id| Worker::new(id, Arc::new(Settings::default()), engine.stats(id));
+    let (script, other) = (seat(0), seat(1));
+    let patience = Some(Duration::from_millis(1));
+    let mut held = Txn::begin(&engine, &script, Plan::shard(7), 0);
+    assert!(held.extend(&[9, 3, 7, 9], Duration::ZERO));
+    assert_eq!(held.held(), [3, 7, 9]);
+
+    let begin = |shards: &[u16]| {
+        let plan = Plan::shards(shards.iter().copied().collect());
+        Txn::try_begin(&engine, &other, plan, 0, patience)
+    };
+    assert_eq!(begin(&[2, 7]).err(), Some(7));
+    let mut beside = begin(&[2]).expect("it was let go, for 7 was not had");
+    assert!(!beside.extend(&[5, 9], Duration::ZERO));
+    assert_eq!(beside.held(), [2]);
+    beside.commit();
+    begin(&[2, 5]).expect("nothing of the failed extension is left").commit();
+
+    let mut walk = Txn::try_begin(&engine, &other, Plan::Walk, 0, patience).unwrap();
+    walk.db_size();
+    assert_eq!(walk.obstacle(), Some(3));
+    walk.commit();
+    begin(&[2]).expect("the walk holds nothing").commit();
+
+    held.commit();
+    begin(&[3, 7, 9]).expect("all were given back").commit();
+    let mut walk = Txn::try_begin(&engine, &other, Plan::Walk, 0, patience).unwrap();
+    walk.db_size();
+    assert_eq!(walk.obstacle(), None);
+    walk.commit();
 }

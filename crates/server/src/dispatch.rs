@@ -399,7 +399,8 @@ pub fn serve_waiters(lp: &WorkerLoop, shift: &Shift, ready: Vec<KeyName>) {
                 lp.unserved.borrow_mut().push(name);
                 break;
             }
-            let Some(claim) = engine.claim_waiter(&shift.worker, &name, passed_over) else {
+            let claimed = engine.claim_waiter(&shift.worker, &name, passed_over, None);
+            let Ok(Some(claim)) = claimed else {
                 break;
             };
             let Some(waiter) = claim.waiter else {
@@ -410,7 +411,7 @@ pub fn serve_waiters(lp: &WorkerLoop, shift: &Shift, ready: Vec<KeyName>) {
                 let (reply, ready) = serve(lp, shift, &waiter);
                 if let Some(reply) = reply {
                     waiter.finish();
-                    engine.forget_waiter(&shift.worker, &waiter);
+                    let _ = engine.forget_waiter(&shift.worker, &waiter, None);
                     let waiting = waiting(&waiter);
                     lp.server.send(&waiting.info, |to| Mail::Unblocked(to, reply));
                     queue.extend(ready);

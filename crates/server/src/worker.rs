@@ -851,7 +851,7 @@ impl WorkerLoop {
         if cancel {
             blocked.waiter.cancel();
             if self.enter_gate() {
-                self.server.engine.forget_waiter(&shift.worker, &blocked.waiter);
+                let _ = self.server.engine.forget_waiter(&shift.worker, &blocked.waiter, None);
             }
         }
         Some(blocked)
@@ -912,7 +912,7 @@ impl WorkerLoop {
             _ => return,
         };
         if self.enter_gate() {
-            self.server.engine.forget_waiter(&shift.worker, &waiter);
+            let _ = self.server.engine.forget_waiter(&shift.worker, &waiter, None);
         }
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, protocol);

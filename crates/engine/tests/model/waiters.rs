@@ -89,7 +89,7 @@ impl Seat {
         while !waiter.is_done() {
             if waiter.cancel() {
                 client(waiter).cancelled.store(true, Ordering::SeqCst);
-                self.in_gate(|| self.engine.forget_waiter(&self.worker, waiter));
+                assert!(self.in_gate(|| self.engine.forget_waiter(&self.worker, waiter, None)));
             }
             yield_now();
         }
@@ -105,7 +105,7 @@ impl Seat {
         unsafe { self.engine.gates().leave_all() };
         if unblocked {
             client(waiter).cancelled.store(true, Ordering::SeqCst);
-            self.in_gate(|| self.engine.forget_waiter(&self.worker, waiter));
+            assert!(self.in_gate(|| self.engine.forget_waiter(&self.worker, waiter, None)));
         }
     }
 
@@ -129,7 +129,7 @@ impl Seat {
         passed_over: u64,
         queue: &mut VecDeque<KeyName>,
     ) -> Option<u64> {
-        let claim = self.engine.claim_waiter(&self.worker, name, passed_over)?;
+        let claim = self.engine.claim_waiter(&self.worker, name, passed_over, None).unwrap()?;
         let Some(waiter) = claim.waiter else { return Some(claim.ticket) };
         loop {
             let mut txn = self.begin(&waiter.keys);
@@ -137,7 +137,7 @@ impl Seat {
             queue.extend(txn.commit().ready);
             if popped {
                 waiter.finish();
-                self.engine.forget_waiter(&self.worker, &waiter);
+                assert!(self.engine.forget_waiter(&self.worker, &waiter, None));
                 client(&waiter).served.fetch_add(1, Ordering::SeqCst);
                 return Some(passed_over);
             }
