@@ -1,7 +1,11 @@
+-- @name fixed-window
+-- A rate limit per window of time. The first request opens the window. The cheapest limiter, and
+-- the coarsest: around the end of a window twice the limit may pass.
+--
 -- KEYS[1]  the caller's counter
 -- ARGV[1]  requests allowed per window
 -- ARGV[2]  length of the window in seconds
--- Returns {1 when allowed else 0, requests left, milliseconds until the window ends}.
+-- Reply    {1 when allowed else 0, requests left, milliseconds until the window ends}
 local limit = tonumber(ARGV[1])
 local used = redis.call('INCR', KEYS[1])
 if used == 1 then

@@ -1,8 +1,12 @@
+-- @name sliding-window
+-- A rate limit that holds for every span of time, wherever it begins. Exact, and keeps one entry
+-- for each allowed request.
+--
 -- KEYS[1]  the caller's requests: a sorted set of request ids scored by time in ms
 -- ARGV[1]  requests allowed in any window
 -- ARGV[2]  length of the window in milliseconds
 -- ARGV[3]  an id that no other request has
--- Returns {1 when allowed else 0, requests left}.
+-- Reply    {1 when allowed else 0, requests left}
 local limit, window_ms = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)

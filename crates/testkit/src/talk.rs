@@ -79,6 +79,8 @@ pub enum Arg {
     /// For every number in the range, one argument per template with `*` replaced.
     Range(i64, i64, Vec<String>),
     Saved(String),
+    /// The text of a script of the cookbook, by its name.
+    Script(String),
     UnixSeconds(i64),
     UnixMillis(i64),
 }
@@ -298,6 +300,10 @@ fn generator(text: &str) -> Result<Arg, String> {
             let templates: Vec<String> = words.map(str::to_owned).collect();
             Arg::Range(from, to, if templates.is_empty() { vec!["*".into()] } else { templates })
         }
+        "script" => {
+            let name = words.next().ok_or("script needs a name")?;
+            Arg::Script(name.to_owned())
+        }
         _ => {
             for (clock, make) in
                 [("unix_ms", Arg::UnixMillis as fn(i64) -> Arg), ("unix", Arg::UnixSeconds)]
@@ -311,6 +317,13 @@ fn generator(text: &str) -> Result<Arg, String> {
             Arg::Saved(name.to_owned())
         }
     })
+}
+
+/// A script of `examples/scripts`.
+fn cookbook(name: &str) -> Result<Vec<u8>, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/scripts");
+    let path = root.join(format!("{name}.lua"));
+    std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// The bytes of a command, with generators run and saved values filled in.
@@ -328,6 +341,7 @@ pub fn expand(args: &[Arg], saved: &Saved, unix_ms: i64) -> Result<Vec<Vec<u8>>,
             }
             Arg::Saved(name) => out
                 .push(saved.get(name).cloned().ok_or_else(|| format!("nothing saved as {name}"))?),
+            Arg::Script(name) => out.push(cookbook(name)?),
             Arg::UnixSeconds(offset) => {
                 out.push((unix_ms / 1000 + offset).to_string().into_bytes());
             }
