@@ -2,7 +2,7 @@
 //!
 //! A [`Vm`] belongs to one worker thread; it compiles sources to [`Script`]s, which any VM can
 //! run. What a script asks of the server goes through the [`Host`] trait: this crate knows
-//! neither the keyspace nor connections. `docs/scripts.md` says what scripts may rely on.
+//! neither the keyspace nor connections. `docs/scripting.md` says what scripts may rely on.
 //!
 //! Reading order: `vm` (life of a VM and of a run), `bridge` (`redis.call`), `sandbox.lua`
 //! (what scripts see), `convert` (RESP to Lua and back), `interrupt` (killing a script).
