@@ -54,14 +54,6 @@ fn check_length(call: &Call<'_, '_>, before: usize, more: usize) -> Result {
     }
 }
 
-/// Makes room for `len` bytes. Long strings grow by a bounded amount instead of doubling.
-fn reserve(bytes: &mut Vec<u8>, len: usize) {
-    const GROWTH_MAX: usize = 1 << 20;
-    if len > bytes.capacity() && len > GROWTH_MAX {
-        bytes.reserve_exact(len - bytes.len() + GROWTH_MAX);
-    }
-}
-
 fn append(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let (key, value) = (args[1], args[2]);
     let len = match peek_string(call.txn, key)? {
@@ -73,12 +65,7 @@ fn append(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         Some(stored) => {
             let before = Text::from(stored).len();
             check_length(call, before, value.len())?;
-            let len = before + value.len();
-            call.txn.edit_string(key, |bytes| {
-                reserve(bytes, len);
-                bytes.extend_from_slice(value);
-            })?;
-            len
+            call.txn.append(key, value)?
         }
     };
     call.reply.integer(len as i64);
@@ -117,15 +104,8 @@ fn setrange(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         return Ok(());
     }
     check_length(call, offset, value.len())?;
-    let end = offset + value.len();
-    call.txn.edit_string(key, |bytes| {
-        if bytes.len() < end {
-            reserve(bytes, end);
-            bytes.resize(end, 0);
-        }
-        bytes[offset..end].copy_from_slice(value);
-    })?;
-    call.reply.integer(before.max(end) as i64);
+    let len = call.txn.overwrite(key, offset, value)?;
+    call.reply.integer(len as i64);
     Ok(())
 }
 

@@ -357,6 +357,12 @@ impl List {
         if bound.allows(entries.entry_bytes() + bytes, entries.len() + count) {
             return;
         }
+        self.make_blocks();
+    }
+
+    /// Becomes a deque whatever its size; undo puts a list back this way that was one before.
+    pub fn make_blocks(&mut self) {
+        let Form::Packed(entries) = &mut self.0 else { return };
         let count = entries.len();
         let entries = std::mem::take(entries);
         let mut blocks = Box::new(Blocks { blocks: VecDeque::new(), len: count });

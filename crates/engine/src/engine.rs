@@ -159,7 +159,7 @@ impl Engine {
         }
     }
 
-    fn reclaim(&self, entry: Option<Entry>, dbs: Vec<Db>, objects: usize) {
+    pub(crate) fn reclaim(&self, entry: Option<Entry>, dbs: Vec<Db>, objects: usize) {
         self.pending_free.fetch_add(objects, Ordering::Relaxed);
         let garbage = Garbage { entry, dbs, pending: self.pending_free.clone(), objects };
         if let Some(sender) = self.reclaim.get() {
@@ -389,8 +389,10 @@ impl Txn<'_> {
 
     /// Empties one database, or all. Exclusive. Answers how many keys there were.
     pub fn flush(&mut self, db: Option<u32>) -> usize {
+        let recording = self.is_recording();
         let mut taken = Vec::new();
         let mut removed = 0;
+        let mut marks = Vec::new();
         for shard in 0..SHARDS as u16 {
             let engine = self.engine;
             let data = self.shard_mut(shard);
@@ -400,37 +402,60 @@ impl Txn<'_> {
                 None => 0..data.dbs.len(),
             };
             for index in range {
+                if data.dbs[index].keys.is_empty() {
+                    continue;
+                }
                 let old = std::mem::take(&mut data.dbs[index]);
                 removed += old.keys.len();
                 for (name, watches) in &data.watches {
                     let hash = engine.hash(&name.1);
-                    if name.0 as usize == index && old.find(hash, &name.1).is_some() {
-                        watches.iter().for_each(|watch| watch.mark());
+                    if name.0 as usize != index || old.find(hash, &name.1).is_none() {
+                        continue;
+                    }
+                    match recording {
+                        true => marks.push(name.clone()),
+                        false => watches.iter().for_each(|watch| watch.mark()),
                     }
                 }
-                taken.push(old);
+                taken.push((shard, index as u32, old));
             }
         }
         self.effects.dirty += removed as u64;
-        self.engine.reclaim(None, taken, removed);
+        self.mark_at_commit(marks);
+        self.release_tables(taken, removed);
         removed
     }
 
     /// SWAPDB. Exclusive.
     pub fn swap_dbs(&mut self, a: u32, b: u32) {
+        let recording = self.is_recording();
+        let mut marks = Vec::new();
         let mut ready = Vec::new();
+        self.swap_tables(a, b);
+        self.note_swapped(a, b);
         for shard in 0..SHARDS as u16 {
             let data = self.shard_mut(shard);
-            data.db_mut(a.max(b));
-            data.dbs.swap(a as usize, b as usize);
             for (name, watches) in &data.watches {
-                if name.0 == a || name.0 == b {
-                    watches.iter().for_each(|watch| watch.mark());
+                if name.0 != a && name.0 != b {
+                    continue;
+                }
+                match recording {
+                    true => marks.push(name.clone()),
+                    false => watches.iter().for_each(|watch| watch.mark()),
                 }
             }
             ready.extend(data.waiters.keys().filter(|name| name.0 == a || name.0 == b).cloned());
         }
+        self.mark_at_commit(marks);
         self.effects.dirty += 1;
         self.effects.ready.extend(ready);
+    }
+
+    pub(crate) fn swap_tables(&mut self, a: u32, b: u32) {
+        for shard in 0..SHARDS as u16 {
+            let data = self.shard_mut(shard);
+            data.db_mut(a.max(b));
+            data.dbs.swap(a as usize, b as usize);
+        }
     }
 }

@@ -382,6 +382,12 @@ impl Entry {
         }
     }
 
+    /// The bytes of a string too long to stand in the entry.
+    pub(crate) fn heap_bytes(&self) -> Option<&[u8]> {
+        // SAFETY: the kind says that a vector was written.
+        (self.kind() == KIND_HEAP).then(|| unsafe { &**self.payload_at().cast::<Vec<u8>>() })
+    }
+
     pub fn collection(&self) -> Option<&Collection> {
         // SAFETY: the kind says that a collection was written.
         (self.kind() == KIND_COLLECTION)

@@ -16,6 +16,7 @@ mod settings;
 mod shard;
 mod sync;
 mod txn;
+mod undo;
 mod wait;
 mod worker;
 

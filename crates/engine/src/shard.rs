@@ -84,6 +84,26 @@ impl Db {
         Some(entry)
     }
 
+    /// Sets or clears the expiry of an entry of `keys`. False when there is no such key.
+    pub fn set_expire(
+        &mut self,
+        hasher: &KeyHasher,
+        hash: u64,
+        key: &[u8],
+        expire_at_ms: Option<i64>,
+    ) -> bool {
+        let Some(entry) = self.find_mut(hash, key) else { return false };
+        let had = entry.expire_at_ms().is_some();
+        entry.set_expire(expire_at_ms);
+        let address = entry.address();
+        match (had, expire_at_ms.is_some()) {
+            (false, true) => self.note_expiry(hasher, hash, address),
+            (true, false) => self.forget_expiry(hasher, hash, address),
+            _ => {}
+        }
+        true
+    }
+
     /// Adds an entry of `keys` to the index of those with an expiry.
     pub fn note_expiry(&mut self, hasher: &KeyHasher, hash: u64, address: EntryRef) {
         self.expires.insert_unique(hash, address, |at| {

@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::entry::{Entry, ValueRef};
 use crate::shard::ShardData;
 use crate::sync::RawMutex;
+use crate::undo::Recorder;
 use crate::wait::KeyName;
 use crate::worker::Worker;
 use crate::{Collection, Str, access};
@@ -66,7 +67,8 @@ pub struct Effects {
 /// does not fill memory. The others are left to the next reader or active expiry.
 const EXPIRED_NOTED_MAX: usize = 64;
 
-/// The guard. Dropping it releases the locks; `commit` does so and hands over the effects.
+/// The guard. Dropping it releases the locks; `commit` does so and hands over the effects. While
+/// it records (`undo`), its changes can be rolled back, and dropping it does that too.
 pub struct Txn<'e> {
     pub(crate) engine: &'e Engine,
     pub(crate) worker: &'e Worker,
@@ -84,6 +86,8 @@ pub struct Txn<'e> {
     pub(crate) effects: Effects,
     /// CLIENT NO-TOUCH: reads leave the access clock alone.
     pub(crate) no_touch: bool,
+    /// While it records: what puts everything back.
+    pub(crate) undo: Option<Box<Recorder>>,
     locked: bool,
 }
 
@@ -121,6 +125,7 @@ impl<'e> Txn<'e> {
             expired: RefCell::default(),
             effects: Effects::default(),
             no_touch: false,
+            undo: None,
             locked: true,
         })
     }
@@ -168,11 +173,15 @@ impl<'e> Txn<'e> {
 
     /// Ends the transaction: its changes become visible to others.
     pub fn commit(mut self) -> Effects {
+        let log = self.keep_changes();
         for (db, key) in std::mem::take(self.expired.get_mut()) {
             self.db = db;
             self.remove_if_expired(&key);
         }
         self.unlock();
+        if let Some(log) = log {
+            self.drop_log(log);
+        }
         if self.effects.dirty > 0 {
             self.worker.stats.dirty.add(self.effects.dirty);
         }
@@ -421,6 +430,9 @@ fn lock_all(engine: &Engine, shards: &[u16], patience: Option<Duration>) -> Resu
 
 impl Drop for Txn<'_> {
     fn drop(&mut self) {
+        if self.undo.is_some() && !std::thread::panicking() {
+            self.roll_back();
+        }
         self.unlock();
     }
 }

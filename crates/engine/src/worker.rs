@@ -1,10 +1,11 @@
 //! What one thread brings along to run transactions: its gate, counters and randomness.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::settings::Settings;
+use crate::undo::Recorder;
 
 /// Counters with one writer, the worker, and any number of readers.
 #[derive(Default)]
@@ -43,11 +44,19 @@ pub struct Worker {
     pub settings: Arc<Settings>,
     pub stats: Arc<Stats>,
     pub rng: RefCell<fastrand::Rng>,
+    /// An undo log that was used and emptied, for the next transaction that records.
+    pub(crate) spare_log: Cell<Option<Box<Recorder>>>,
 }
 
 impl Worker {
     pub fn new(id: usize, settings: Arc<Settings>, stats: Arc<Stats>) -> Worker {
-        Worker { id, settings, stats, rng: RefCell::new(fastrand::Rng::new()) }
+        Worker {
+            id,
+            settings,
+            stats,
+            rng: RefCell::new(fastrand::Rng::new()),
+            spare_log: Cell::default(),
+        }
     }
 
     pub fn random(&self) -> u64 {

@@ -27,6 +27,8 @@ mod shard;
 mod sync;
 #[path = "../src/txn.rs"]
 mod txn;
+#[path = "../src/undo/mod.rs"]
+mod undo;
 #[path = "../src/wait.rs"]
 mod wait;
 #[path = "../src/worker.rs"]

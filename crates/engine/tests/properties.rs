@@ -50,15 +50,15 @@ enum Change {
     SetString(Vec<u8>, When),
     SetInteger(i64),
     Increment(i64),
-    /// Keeps so many bytes and appends these.
-    EditString(usize, Vec<u8>),
+    Append(Vec<u8>),
+    /// From so many bytes on.
+    Overwrite(usize, Vec<u8>),
     SetExpire(Option<i64>),
     Push(Vec<Vec<u8>>),
     Pop(usize),
     HashSet(Vec<u8>, Vec<u8>),
     HashRemove(Vec<u8>),
     Remove,
-    Take,
     PutText(Vec<u8>, Option<i64>),
     PutList(Vec<u8>, Option<i64>),
     Relocate(usize, u32),
@@ -104,14 +104,14 @@ fn change() -> impl Strategy<Value = Change> {
         4 => (text(), when).prop_map(|(text, when)| Change::SetString(text, when)),
         1 => any::<i64>().prop_map(Change::SetInteger),
         2 => prop_oneof![any::<i64>(), -5i64..5].prop_map(Change::Increment),
-        2 => (0usize..50, text()).prop_map(|(keep, text)| Change::EditString(keep, text)),
+        1 => text().prop_map(Change::Append),
+        1 => (0usize..50, text()).prop_map(|(offset, text)| Change::Overwrite(offset, text)),
         4 => maybe().prop_map(Change::SetExpire),
         2 => words.prop_map(Change::Push),
         2 => (0usize..4).prop_map(Change::Pop),
         2 => (word(), word()).prop_map(|(field, value)| Change::HashSet(field, value)),
         2 => word().prop_map(Change::HashRemove),
         1 => Just(Change::Remove),
-        1 => Just(Change::Take),
         1 => (text(), maybe()).prop_map(|(text, when)| Change::PutText(text, when)),
         1 => (word(), maybe()).prop_map(|(word, when)| Change::PutList(word, when)),
         2 => (0..KEYS, 0..DBS).prop_map(|(to, db)| Change::Relocate(to, db)),
@@ -239,13 +239,11 @@ impl Pair {
                     Err(_) => before.clone(),
                 }
             }
-            Change::EditString(keep, more) => {
-                let edit = |bytes: &mut Vec<u8>| {
-                    bytes.truncate(*keep);
-                    bytes.extend_from_slice(more);
-                    bytes.len()
+            Change::Append(more) | Change::Overwrite(_, more) => {
+                let done = match change {
+                    Change::Overwrite(offset, _) => txn.overwrite(&key, *offset, more),
+                    _ => txn.append(&key, more),
                 };
-                let done = txn.edit_string(&key, edit);
                 let mut bytes = match &before {
                     None => Vec::new(),
                     Some((Model::Text(text), _)) => text.clone(),
@@ -255,7 +253,13 @@ impl Pair {
                         return;
                     }
                 };
-                assert_eq!(done, Ok(edit(&mut bytes)));
+                let offset = match change {
+                    Change::Overwrite(offset, _) => *offset,
+                    _ => bytes.len(),
+                };
+                bytes.resize(bytes.len().max(offset + more.len()), 0);
+                bytes[offset..offset + more.len()].copy_from_slice(more);
+                assert_eq!(done, Ok(bytes.len()));
                 Some((Model::Text(bytes), expire))
             }
             Change::SetExpire(offset) => {
@@ -326,13 +330,6 @@ impl Pair {
             },
             Change::Remove => {
                 assert_eq!(txn.remove(&key), before.is_some());
-                None
-            }
-            Change::Take => {
-                let taken = txn.take(&key).map(|(value, expire)| {
-                    (Model::of(&Entry::value(b"taken", value, None)), expire)
-                });
-                assert_eq!(taken, before);
                 None
             }
             Change::PutText(text, offset) => {

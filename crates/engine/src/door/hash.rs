@@ -3,10 +3,12 @@
 use data::Hash;
 
 use crate::door::Mut;
+use crate::undo::Delta;
 
 impl Mut<'_, '_, Hash> {
     /// Tells that `count` fields are about to be set at once.
     pub fn prepare(&mut self, count: usize) {
+        self.inverse();
         let limits = self.limits();
         self.value().prepare(count, limits);
     }
@@ -14,6 +16,7 @@ impl Mut<'_, '_, Hash> {
     /// Sets a field; true if it is new. It is a change even where the value is the same, as in
     /// Redis.
     pub fn set(&mut self, field: &[u8], value: &[u8]) -> bool {
+        self.note(field);
         let limits = self.limits();
         self.changed = true;
         self.value().set(field, value, limits)
@@ -21,8 +24,17 @@ impl Mut<'_, '_, Hash> {
 
     /// Removes a field; false if there was none.
     pub fn remove(&mut self, field: &[u8]) -> bool {
+        self.note(field);
         let removed = self.value().remove(field);
         self.changed |= removed;
         removed
+    }
+
+    fn note(&mut self, field: &[u8]) {
+        if let Some((mut log, hash)) = self.inverse()
+            && !log.covers(field)
+        {
+            log.note(Delta::Field { field: field.into(), old: hash.get(field).map(Into::into) });
+        }
     }
 }

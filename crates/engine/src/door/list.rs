@@ -2,12 +2,16 @@
 
 use std::ops::Range;
 
-use data::{End, List};
+use data::{End, List, index_at};
 
 use crate::door::Mut;
+use crate::undo::Delta;
 
 impl Mut<'_, '_, List> {
     pub fn push(&mut self, end: End, value: &[u8]) {
+        if let Some((mut log, _)) = self.inverse() {
+            log.note_push(end);
+        }
         let limits = self.limits();
         self.changed = true;
         self.value().push(end, value, limits);
@@ -17,8 +21,11 @@ impl Mut<'_, '_, List> {
         self.pop_with(end, |value| value.to_vec())
     }
 
-    /// Shows the element at one end to `read` and removes it: no copy is made.
+    /// Shows the element at one end to `read` and removes it: no copy is made, unless for undo.
     pub fn pop_with<R>(&mut self, end: End, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        if let Some((mut log, list)) = self.inverse() {
+            log.note_pop(end, list.peek(end)?);
+        }
         let limits = self.limits();
         let popped = self.value().pop_with(end, limits, read);
         self.changed |= popped.is_some();
@@ -27,24 +34,49 @@ impl Mut<'_, '_, List> {
 
     /// Replaces the element at `index` (negative from the tail); false if there is none.
     pub fn set(&mut self, index: i64, value: &[u8]) -> bool {
+        let Some(index) = index_at(index, self.len()) else { return false };
+        if let Some((mut log, list)) = self.inverse() {
+            let old = list.get(index as i64).expect("the index is below the length").into();
+            log.note(Delta::Replaced { index, old });
+        }
         let limits = self.limits();
-        let set = self.value().set(index, value, limits);
-        self.changed |= set;
-        set
+        self.changed = true;
+        self.value().set(index as i64, value, limits)
     }
 
     /// Inserts before or behind the first element that equals `pivot`; returns the new element's
     /// index, or `None` if there is no such element.
     pub fn insert_at_pivot(&mut self, pivot: &[u8], before: bool, value: &[u8]) -> Option<usize> {
+        let index = self.iter().position(|element| element == pivot)? + usize::from(!before);
+        if let Some((mut log, _)) = self.inverse() {
+            log.note(Delta::Inserted { index });
+        }
         let limits = self.limits();
-        let index = self.value().insert_at_pivot(pivot, before, value, limits);
-        self.changed |= index.is_some();
-        index
+        self.changed = true;
+        self.value().insert(index, value, limits);
+        Some(index)
     }
 
     /// Removes elements equal to `value`: the first `count` from the head if positive, the last
     /// `-count` from the tail if negative, all if 0. Returns how many were removed.
     pub fn remove(&mut self, value: &[u8], count: i64) -> usize {
+        if let Some((mut log, list)) = self.inverse() {
+            let most = if count == 0 { usize::MAX } else { count.unsigned_abs() as usize };
+            let equal = |(_, element): &(usize, &[u8])| *element == value;
+            let mut indexes: Vec<usize> = if count < 0 {
+                let from_tail = list.iter().rev().enumerate().filter(equal).take(most);
+                from_tail.map(|(step, _)| list.len() - 1 - step).collect()
+            } else {
+                list.iter().enumerate().filter(equal).take(most).map(|(at, _)| at).collect()
+            };
+            if count < 0 {
+                indexes.reverse();
+            }
+            if indexes.is_empty() {
+                return 0;
+            }
+            log.note(Delta::RemovedEqual { value: value.into(), indexes });
+        }
         let limits = self.limits();
         let removed = self.value().remove(value, count, limits);
         self.changed |= removed > 0;
@@ -53,10 +85,23 @@ impl Mut<'_, '_, List> {
 
     /// Removes the elements of a range, clamped to the list; returns how many there were.
     pub fn remove_range(&mut self, range: Range<usize>) -> usize {
+        let len = self.len();
+        let range = range.start.min(len)..range.end.min(len);
+        if range.is_empty() {
+            return 0;
+        }
+        self.changed = true;
         let limits = self.limits();
-        let removed = self.value().remove_range(range, limits);
-        self.changed |= removed > 0;
-        removed
+        if let Some((mut log, list)) = self.inverse() {
+            if range.len() == len {
+                self.empty_out();
+                return len;
+            }
+            let mut elements = List::new();
+            list.range(range.clone()).for_each(|value| elements.push_back(value, limits));
+            log.note(Delta::Removed { index: range.start, elements });
+        }
+        self.value().remove_range(range, limits)
     }
 
     /// Keeps only the elements of a range (LTRIM); returns how many were removed.

@@ -1,12 +1,13 @@
 //! The one door: every change of a key passes here.
 //!
 //! Behind it, and nowhere else, stand lazy expiry, the index of keys with an expiry, WATCH,
-//! waking blocked clients and the dirty counter; undo, snapshots and client tracking will stand
+//! waking blocked clients, the dirty counter and undo; snapshots and client tracking will stand
 //! here too. A handler that forgets one of them cannot exist.
 
 mod hash;
 mod list;
 mod set;
+mod text;
 mod zset;
 
 use std::marker::PhantomData;
@@ -18,6 +19,7 @@ use crate::access;
 use crate::engine::Engine;
 use crate::entry::{Entry, EntryRef, Str, Value, ValueRef};
 use crate::txn::{Kind, Txn, WrongType};
+use crate::undo::{Edits, Log, Small};
 
 /// What becomes of the expiry when a value is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,16 +42,21 @@ impl<'e> Txn<'e> {
     /// Notes a change of a key.
     fn changed(&mut self, hash: u64, key: &[u8]) {
         self.effects.dirty += 1;
-        let db = self.db;
+        let (db, recording) = (self.db, self.is_recording());
         let shard = self.shard_mut(Engine::shard_of(hash));
         if shard.watches.is_empty() && shard.waiters.is_empty() {
             return;
         }
         let name = (db, Box::from(key));
+        let wakes = shard.waiters.contains_key(&name);
         if let Some(watches) = shard.watches.get(&name) {
-            watches.iter().for_each(|watch| watch.mark());
+            if recording {
+                self.mark_at_commit([name.clone()]);
+            } else {
+                watches.iter().for_each(|watch| watch.mark());
+            }
         }
-        if shard.waiters.contains_key(&name) && !self.effects.ready.contains(&name) {
+        if wakes && !self.effects.ready.contains(&name) {
             self.effects.ready.push(name);
         }
     }
@@ -67,13 +74,13 @@ impl<'e> Txn<'e> {
         if due && let Some(entry) = shard.db_mut(db).remove(hasher, hash, key) {
             self.worker.stats.expired_keys.add(1);
             self.changed(hash, key);
-            self.engine.discard(entry);
+            self.release(hash, key, Some(entry));
         }
         due
     }
 
-    /// The live entry behind the door; an expired one is removed first.
-    fn open(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
+    /// The live entry of a key that is about to change; an expired one is removed.
+    fn meet(&mut self, hash: u64, key: &[u8]) -> Option<&Entry> {
         let (db, now_ms) = (self.db, self.now_ms);
         let found = self.shard(Engine::shard_of(hash)).db(db)?.find(hash, key)?;
         if found.is_expired(now_ms) {
@@ -81,11 +88,22 @@ impl<'e> Txn<'e> {
             return None;
         }
         self.touch(found);
-        self.shard_mut(Engine::shard_of(hash)).db_mut(db).find_mut(hash, key)
+        // SAFETY: the reference is into the slot found above, and nothing has changed since; that
+        // the other branch borrows anew is what the borrow checker cannot tell apart.
+        Some(unsafe { &*std::ptr::from_ref(found) })
     }
 
     /// Puts an entry under its key, replacing what is there.
     fn place(&mut self, hash: u64, entry: Entry) {
+        let at = entry.address();
+        let old = self.put_in(hash, entry);
+        // SAFETY: just put in, and `release` moves no entry of a table.
+        let key = unsafe { at.entry() }.key();
+        self.release(hash, key, old);
+    }
+
+    /// Puts an entry under its key and takes out what was there. Nothing is recorded.
+    pub(crate) fn put_in(&mut self, hash: u64, entry: Entry) -> Option<Entry> {
         let engine = self.engine;
         let db = self.db;
         if entry.access() == 0 {
@@ -109,9 +127,7 @@ impl<'e> Txn<'e> {
         if has_expiry {
             tables.note_expiry(&engine.hasher, hash, address);
         }
-        if let Some(old) = old {
-            engine.discard(old);
-        }
+        old
     }
 
     /// SET: stores a string. O(value length).
@@ -120,16 +136,18 @@ impl<'e> Txn<'e> {
         let expire = match expiry {
             Expiry::At(when) => Some(when),
             Expiry::Clear => None,
-            Expiry::Keep => match self.open(hash, key) {
+            Expiry::Keep => match self.meet(hash, key) {
                 Some(entry) => entry.expire_at_ms(),
                 None => None,
             },
         };
         let (db, clock) = (self.db, access::fresh(self.worker, self.now_ms));
         let lfu = self.worker.settings.policy.is_lfu();
+        // What is overwritten could not move into the log.
+        let may_overwrite = !self.is_recording() || self.is_saved_whole(hash, key);
         let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
         let mut in_place = false;
-        if let Some(entry) = tables.find_mut(hash, key) {
+        if may_overwrite && let Some(entry) = tables.find_mut(hash, key) {
             // The index of expiries does not change when both or neither has one.
             let same_index = entry.expire_at_ms().is_some() == expire.is_some();
             in_place = same_index && entry.overwrite_string(value, expire);
@@ -152,22 +170,17 @@ impl<'e> Txn<'e> {
 
     /// Removes a key. Large values are freed on another thread.
     pub fn remove(&mut self, key: &[u8]) -> bool {
-        self.unlink(key).map(|entry| self.engine.discard(entry)).is_some()
+        let hash = self.engine.hash(key);
+        let Some(entry) = self.unlink(hash, key) else { return false };
+        self.release(hash, key, Some(entry));
+        true
     }
 
-    /// Removes a key and hands over its value and expiry.
-    pub fn take(&mut self, key: &[u8]) -> Option<(Value, Option<i64>)> {
-        self.unlink(key).map(|entry| {
-            let expire = entry.expire_at_ms();
-            (entry.into_value(), expire)
-        })
-    }
-
-    fn unlink(&mut self, key: &[u8]) -> Option<Entry> {
+    /// Takes out the live entry of a key; nothing is recorded.
+    fn unlink(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
         if self.remove_if_expired(key) {
             return None;
         }
-        let hash = self.engine.hash(key);
         let (db, engine) = (self.db, self.engine);
         let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
         let entry = tables.remove(&engine.hasher, hash, key)?;
@@ -178,17 +191,12 @@ impl<'e> Txn<'e> {
     /// Sets (or with `None` clears) the expiry of an existing key. False when there is no key.
     pub fn set_expire(&mut self, key: &[u8], expire_at_ms: Option<i64>) -> bool {
         let hash = self.engine.hash(key);
-        let Some(entry) = self.open(hash, key) else { return false };
-        let had = entry.expire_at_ms().is_some();
-        entry.set_expire(expire_at_ms);
-        let address = entry.address();
+        let Some(entry) = self.meet(hash, key) else { return false };
+        let before = entry.expire_at_ms();
+        self.note_expiry(hash, key, before);
         let (db, engine) = (self.db, self.engine);
         let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
-        match (had, expire_at_ms.is_some()) {
-            (false, true) => tables.note_expiry(&engine.hasher, hash, address),
-            (true, false) => tables.forget_expiry(&engine.hasher, hash, address),
-            _ => {}
-        }
+        tables.set_expire(&engine.hasher, hash, key, expire_at_ms);
         self.changed(hash, key);
         true
     }
@@ -196,13 +204,18 @@ impl<'e> Txn<'e> {
     /// Replaces an integer string in place, creating it if need be; the expiry stays.
     pub fn set_integer(&mut self, key: &[u8], value: i64) {
         let hash = self.engine.hash(key);
-        let expire = match self.open(hash, key) {
+        let expire = match self.meet(hash, key) {
             Some(entry) => {
-                if entry.overwrite_int(value) {
+                let expire = entry.expire_at_ms();
+                if let ValueRef::Str(Str::Int(stored)) = entry.get() {
+                    let mut at = entry.address();
+                    self.note_int(hash, key, stored, expire);
+                    // SAFETY: found above, and a note moves no entry of a table.
+                    unsafe { at.entry_mut() }.overwrite_int(value);
                     self.changed(hash, key);
                     return;
                 }
-                entry.expire_at_ms()
+                expire
             }
             None => None,
         };
@@ -221,14 +234,17 @@ impl<'e> Txn<'e> {
             && !entry.is_expired(now_ms)
         {
             let sum = stored.checked_add(by).ok_or(NotIncremented::Overflow)?;
-            entry.overwrite_int(sum);
             if !no_touch {
                 access::touch(entry, worker, now_ms);
             }
+            let (mut at, expire) = (entry.address(), entry.expire_at_ms());
+            self.note_int(hash, key, stored, expire);
+            // SAFETY: found above, and a note moves no entry of a table.
+            unsafe { at.entry_mut() }.overwrite_int(sum);
             self.changed(hash, key);
             return Ok(sum);
         }
-        let (stored, expire) = match self.open(hash, key) {
+        let (stored, expire) = match self.meet(hash, key) {
             None => (0, None),
             Some(entry) => match entry.get() {
                 ValueRef::Str(Str::Bytes(bytes)) => {
@@ -248,9 +264,24 @@ impl<'e> Txn<'e> {
     /// Moves a value with its expiry to another key or database, replacing what is there (RENAME,
     /// MOVE). False when there is no key. The plan must cover both keys, which must differ.
     pub fn relocate(&mut self, key: &[u8], to: &[u8], to_db: u32) -> bool {
-        let Some(entry) = self.unlink(key) else { return false };
+        let hash = self.engine.hash(key);
+        let Some(entry) = self.unlink(hash, key) else { return false };
         let entry = if key == to { entry } else { entry.renamed(to) };
-        self.arrive(entry, to, to_db);
+        if self.is_recording() && !self.is_saved_whole(hash, key) {
+            // Undo moves it back. That is a step of its own, so its new place is emptied first.
+            let home = std::mem::replace(&mut self.db, to_db);
+            let (engine, to_hash) = (self.engine, self.engine.hash(to));
+            let tables = self.shard_mut(Engine::shard_of(to_hash)).db_mut(to_db);
+            if let Some(old) = tables.remove(&engine.hasher, to_hash, to) {
+                self.release(to_hash, to, Some(old));
+            }
+            self.note_relocated((home, key), (to_db, to));
+            self.put_in(to_hash, entry);
+            self.changed(to_hash, to);
+            self.db = home;
+        } else {
+            self.arrive(entry, to, to_db);
+        }
         true
     }
 
@@ -270,63 +301,26 @@ impl<'e> Txn<'e> {
         self.db = home;
     }
 
-    /// Edits the bytes of a string (APPEND, SETRANGE), creating an empty one if need be.
-    pub fn edit_string<R>(
-        &mut self,
-        key: &[u8],
-        edit: impl FnOnce(&mut Vec<u8>) -> R,
-    ) -> Result<R, WrongType> {
-        let hash = self.engine.hash(key);
-        let Some(entry) = self.open(hash, key) else {
-            let mut bytes = Vec::new();
-            let result = edit(&mut bytes);
-            self.place(hash, Entry::raw_string(key, bytes, None));
-            self.changed(hash, key);
-            return Ok(result);
-        };
-        if !matches!(entry.get(), ValueRef::Str(_)) {
-            return Err(WrongType);
-        }
-        let expires = entry.expire_at_ms().is_some();
-        let before = entry.address();
-        let (db, engine) = (self.db, self.engine);
-        let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
-        // The edit may move the entry, so the index lets go of it first.
-        if expires {
-            tables.forget_expiry(&engine.hasher, hash, before);
-        }
-        let entry = tables.find_mut(hash, key).expect("found above");
-        let result = entry.edit_string(edit);
-        let after = entry.address();
-        if expires {
-            tables.note_expiry(&engine.hasher, hash, after);
-        }
-        self.changed(hash, key);
-        Ok(result)
-    }
-
     /// An existing collection, to be changed.
     pub fn write<T: Kind>(&mut self, key: &[u8]) -> Result<Option<Mut<'_, 'e, T>>, WrongType> {
         let hash = self.engine.hash(key);
-        let at = match self.open(hash, key) {
-            None => return Ok(None),
-            Some(entry) => match entry.collection_mut().map(|c| T::of_mut(c).is_some()) {
-                Some(true) => entry.address(),
-                _ => return Err(WrongType),
-            },
-        };
-        Ok(Some(Mut { txn: self, hash, at, changed: false, kind: PhantomData }))
+        match self.meet(hash, key) {
+            None => Ok(None),
+            Some(entry) if entry.collection().and_then(T::of).is_none() => Err(WrongType),
+            Some(entry) => {
+                let at = entry.address();
+                Ok(Some(Mut::new(self, hash, at)))
+            }
+        }
     }
 
     /// A collection to be changed, created when there is none. It is gone again if it is still
     /// empty when the handle is dropped.
     pub fn write_or_create<T: Kind>(&mut self, key: &[u8]) -> Result<Mut<'_, 'e, T>, WrongType> {
         let hash = self.engine.hash(key);
-        let at = match self.open(hash, key) {
-            Some(entry) => match entry.collection_mut().map(|c| T::of_mut(c).is_some()) {
-                Some(true) => entry.address(),
-                _ => return Err(WrongType),
-            },
+        let at = match self.meet(hash, key) {
+            Some(entry) if entry.collection().and_then(T::of).is_none() => return Err(WrongType),
+            Some(entry) => entry.address(),
             None => {
                 let entry = Entry::value(key, Value::Collection(T::empty().wrap()), None);
                 let at = entry.address();
@@ -334,7 +328,7 @@ impl<'e> Txn<'e> {
                 at
             }
         };
-        Ok(Mut { txn: self, hash, at, changed: false, kind: PhantomData })
+        Ok(Mut::new(self, hash, at))
     }
 }
 
@@ -346,10 +340,51 @@ pub struct Mut<'t, 'e, T: Kind> {
     hash: u64,
     at: EntryRef,
     changed: bool,
+    edits: Edits,
     kind: PhantomData<T>,
 }
 
-impl<'e, T: Kind> Mut<'_, 'e, T> {
+impl<'t, 'e, T: Kind> Mut<'t, 'e, T> {
+    fn new(txn: &'t mut Txn<'e>, hash: u64, at: EntryRef) -> Mut<'t, 'e, T> {
+        let edits = if txn.is_recording() { Edits::Unknown } else { Edits::Off };
+        Mut { txn, hash, at, changed: false, edits, kind: PhantomData }
+    }
+
+    /// To be called before every change: where its inverse is to be noted, with the collection
+    /// as it still is. `None` when there is nothing to note.
+    #[inline]
+    fn inverse(&mut self) -> Option<(Log<'_>, &T)> {
+        self.edits = match self.edits {
+            Edits::Off | Edits::Whole => return None,
+            Edits::Unknown => self.txn.begin_edit(self.hash, self.at),
+            Edits::Deltas(at) => self.txn.go_on_editing(at, self.at),
+        };
+        let Edits::Deltas(at) = self.edits else { return None };
+        let log = self.txn.undo.as_mut().expect("recording").log(at);
+        // SAFETY: as in `value`; only read here.
+        let entry = unsafe { self.at.entry() };
+        Some((log, entry.collection().and_then(T::of).expect("the door checked the type")))
+    }
+
+    /// The same behind a change, where nothing may be saved whole any more.
+    fn log(&mut self) -> Option<Log<'_>> {
+        let Edits::Deltas(at) = self.edits else { return None };
+        Some(self.txn.undo.as_mut().expect("recording").log(at))
+    }
+
+    /// Takes all elements out at once: a collection under deltas moves into the log as it is.
+    /// Only after `inverse` has answered something.
+    fn empty_out(&mut self) {
+        let Edits::Deltas(at) = self.edits else { unreachable!("there are deltas") };
+        let all = std::mem::replace(self.value(), T::empty());
+        // SAFETY: as in `value`; only read here.
+        let entry = unsafe { self.at.entry() };
+        let (key, expire) = (entry.key(), entry.expire_at_ms());
+        self.txn.note_emptied(at, Entry::value(key, Value::Collection(all.wrap()), expire));
+        self.edits = Edits::Whole;
+        self.changed = true;
+    }
+
     fn limits(&self) -> &'e Limits {
         self.txn.limits()
     }
@@ -382,17 +417,16 @@ impl<T: Kind> Drop for Mut<'_, '_, T> {
         let at = self.at;
         // SAFETY: as in `value`; below it is kept alive until its key was used.
         let entry = unsafe { at.entry() };
-        let db = self.txn.db;
-        let gone = if empty {
-            let hasher = &self.txn.engine.hasher;
-            let shard = self.txn.shard_mut(Engine::shard_of(self.hash));
-            shard.db_mut(db).remove(hasher, self.hash, entry.key())
-        } else {
-            None
-        };
         if self.changed {
             self.txn.changed(self.hash, entry.key());
         }
-        drop(gone);
+        if empty {
+            let (db, hasher) = (self.txn.db, &self.txn.engine.hasher);
+            let shard = self.txn.shard_mut(Engine::shard_of(self.hash));
+            let gone = shard.db_mut(db).remove(hasher, self.hash, entry.key());
+            // A key of its own: what is released may be freed.
+            let key = Small::from(entry.key());
+            self.txn.release(self.hash, &key, gone);
+        }
     }
 }

@@ -3,26 +3,34 @@
 use data::Set;
 
 use crate::door::Mut;
+use crate::undo::Delta;
 
 impl Mut<'_, '_, Set> {
     /// Tells that `count` members are about to be added at once.
     pub fn prepare(&mut self, count: usize) {
+        self.inverse();
         let limits = self.limits();
         self.value().prepare(count, limits);
     }
 
     /// Adds a member; false if it was there.
     pub fn add(&mut self, member: &[u8]) -> bool {
+        self.inverse();
         let limits = self.limits();
         let added = self.value().add(member, limits);
-        self.changed |= added;
+        if added {
+            self.note(member, false);
+        }
         added
     }
 
     /// Removes a member; false if it was not there.
     pub fn remove(&mut self, member: &[u8]) -> bool {
+        self.inverse();
         let removed = self.value().remove(member);
-        self.changed |= removed;
+        if removed {
+            self.note(member, true);
+        }
         removed
     }
 
@@ -32,5 +40,14 @@ impl Mut<'_, '_, Set> {
         let member = self.random(&mut || worker.random())?.to_vec();
         self.remove(&member);
         Some(member)
+    }
+
+    fn note(&mut self, member: &[u8], was_there: bool) {
+        self.changed = true;
+        if let Some(mut log) = self.log()
+            && !log.covers(member)
+        {
+            log.note(Delta::Member { member: member.into(), was_there });
+        }
     }
 }

@@ -5,10 +5,12 @@ use std::ops::Range;
 use data::Zset;
 
 use crate::door::Mut;
+use crate::undo::Delta;
 
 impl Mut<'_, '_, Zset> {
     /// Tells that `count` members, the longest of `longest` bytes, are about to be added at once.
     pub fn prepare(&mut self, count: usize, longest: usize) {
+        self.inverse();
         let limits = self.limits();
         self.value().prepare(count, longest, limits);
     }
@@ -16,16 +18,22 @@ impl Mut<'_, '_, Zset> {
     /// Adds a member or gives it another score, which must not be NaN; returns the old score if it
     /// was there. The same score is no change. O(log n).
     pub fn insert(&mut self, member: &[u8], score: f64) -> Option<f64> {
+        self.inverse();
         let limits = self.limits();
         let old = self.value().insert(member, score, limits);
-        self.changed |= old != Some(score);
+        if old != Some(score) {
+            self.note(member, old);
+        }
         old
     }
 
     /// Removes a member; returns the score it had. O(log n).
     pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
+        self.inverse();
         let removed = self.value().remove(member);
-        self.changed |= removed.is_some();
+        if removed.is_some() {
+            self.note(member, removed);
+        }
         removed
     }
 
@@ -38,10 +46,38 @@ impl Mut<'_, '_, Zset> {
     pub fn remove_range_with(
         &mut self,
         range: Range<usize>,
-        each: impl FnMut(&[u8], f64),
+        mut each: impl FnMut(&[u8], f64),
     ) -> usize {
-        let removed = self.value().remove_range_with(range, each);
-        self.changed |= removed > 0;
-        removed
+        let len = self.len();
+        let range = range.start.min(len)..range.end.min(len);
+        if range.is_empty() {
+            return 0;
+        }
+        if let Some((mut log, zset)) = self.inverse() {
+            let all = range.len() == len;
+            for (member, score) in zset.range(range.clone()) {
+                each(member, score);
+                if !all && !log.covers(member) {
+                    log.note(Delta::Score { member: member.into(), old: Some(score) });
+                }
+            }
+            match all {
+                true => self.empty_out(),
+                false => _ = self.value().remove_range(range.clone()),
+            }
+        } else {
+            self.value().remove_range_with(range.clone(), each);
+        }
+        self.changed = true;
+        range.len()
+    }
+
+    fn note(&mut self, member: &[u8], old: Option<f64>) {
+        self.changed = true;
+        if let Some(mut log) = self.log()
+            && !log.covers(member)
+        {
+            log.note(Delta::Score { member: member.into(), old });
+        }
     }
 }

@@ -1,0 +1,79 @@
+//! Changes of a part of a string: APPEND, SETRANGE and what writes bits.
+
+use crate::engine::Engine;
+use crate::entry::{Entry, ValueRef};
+use crate::txn::{Txn, WrongType};
+
+impl Txn<'_> {
+    /// Adds bytes behind a string, creating it if need be; answers the new length. O(bytes).
+    pub fn append(&mut self, key: &[u8], more: &[u8]) -> Result<usize, WrongType> {
+        self.write_bytes(key, None, more)
+    }
+
+    /// Overwrites a string from `offset` on, creating it if need be; zeros fill a gap. Answers the
+    /// new length. O(bytes).
+    pub fn overwrite(
+        &mut self,
+        key: &[u8],
+        offset: usize,
+        bytes: &[u8],
+    ) -> Result<usize, WrongType> {
+        self.write_bytes(key, Some(offset), bytes)
+    }
+
+    fn write_bytes(
+        &mut self,
+        key: &[u8],
+        offset: Option<usize>,
+        more: &[u8],
+    ) -> Result<usize, WrongType> {
+        let hash = self.engine.hash(key);
+        let Some(entry) = self.meet(hash, key) else {
+            let mut text = Vec::new();
+            let len = write_into(&mut text, offset, more);
+            self.place(hash, Entry::raw_string(key, text, None));
+            self.changed(hash, key);
+            return Ok(len);
+        };
+        let ValueRef::Str(_) = entry.get() else { return Err(WrongType) };
+        let expires = entry.expire_at_ms().is_some();
+        let before = entry.address();
+        if self.is_recording() {
+            self.note_text(hash, before, offset, more.len());
+        }
+        let (db, engine) = (self.db, self.engine);
+        let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
+        // The edit may move the entry, so the index lets go of it first.
+        if expires {
+            tables.forget_expiry(&engine.hasher, hash, before);
+        }
+        let entry = tables.find_mut(hash, key).expect("found above");
+        let len = entry.edit_string(|text| write_into(text, offset, more));
+        let after = entry.address();
+        if expires {
+            tables.note_expiry(&engine.hasher, hash, after);
+        }
+        self.changed(hash, key);
+        Ok(len)
+    }
+}
+
+/// Writes at an offset or at the end; answers the new length.
+fn write_into(text: &mut Vec<u8>, offset: Option<usize>, more: &[u8]) -> usize {
+    let offset = offset.unwrap_or(text.len());
+    let end = offset + more.len();
+    if text.len() < end {
+        reserve(text, end);
+        text.resize(end, 0);
+    }
+    text[offset..end].copy_from_slice(more);
+    text.len()
+}
+
+/// Makes room for `len` bytes. Long strings grow by a bounded amount instead of doubling.
+fn reserve(text: &mut Vec<u8>, len: usize) {
+    const GROWTH_MAX: usize = 1 << 20;
+    if len > text.capacity() && len > GROWTH_MAX {
+        text.reserve_exact(len - text.len() + GROWTH_MAX);
+    }
+}

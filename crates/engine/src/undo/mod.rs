@@ -1,0 +1,577 @@
+//! Undo: what a transaction needs to put everything back.
+//!
+//! The log holds pre-images, one per key, not a list of operations: the first change of a key
+//! saves what it was. A value that is replaced or removed moves into the log; a small one is
+//! copied before it is edited; a large one stays where it is and the log notes the inverse of
+//! each change ([`Deltas`]). Once a key is saved whole, nothing more is noted for it.
+//!
+//! Keys are independent of each other, so the order of the records does not matter. What touches
+//! more than one key at once (a value that moves to another key, FLUSHALL, SWAPDB) is a barrier:
+//! the records behind it are a new segment, undone before it, as those in front are undone after.
+//!
+//! Knows nothing of scripts: the server says when to record, roll back and commit. Only the door
+//! calls the notes here.
+
+mod deltas;
+
+use std::mem;
+
+use ahash::{AHashMap, AHashSet};
+use data::Encoding;
+
+use crate::engine::Engine;
+use crate::entry::{Collection, Entry, EntryRef, Str, Value, ValueRef};
+use crate::shard::Db;
+use crate::txn::Txn;
+use crate::wait::KeyName;
+
+use deltas::Deltas;
+pub(crate) use deltas::{Delta, Small};
+
+/// With more keys than this in a segment they are found by their hash.
+const LINEAR_MAX: usize = 8;
+/// Records that a recorder keeps room for when it is used again.
+const KEPT_MAX: usize = 1024;
+/// The end of a chain of records.
+const NONE: u32 = u32::MAX;
+
+/// What a key was.
+enum Saved {
+    /// There was no such key.
+    Absent,
+    /// The entry itself, or a copy of it.
+    Entry(Entry),
+    /// An integer and its expiry.
+    Int(i64, Option<i64>),
+    /// A copy of a small collection, and its expiry.
+    Collection(Collection, Option<i64>),
+    /// The same value with this expiry.
+    Expiry(Option<i64>),
+    /// The same value with these changes undone.
+    Deltas(Box<Deltas>),
+    /// This entry with these changes undone.
+    Parted(Entry, Box<Deltas>),
+}
+
+impl Saved {
+    /// Whether it needs nothing of what the key holds now.
+    fn is_whole(&self) -> bool {
+        !matches!(self, Saved::Expiry(_) | Saved::Deltas(_))
+    }
+}
+
+struct Record {
+    hash: u64,
+    db: u32,
+    /// Another record of the segment with the same hash.
+    next: u32,
+    key: Small,
+    saved: Saved,
+}
+
+/// A change of more than one key.
+enum Barrier {
+    /// The value of the first key went to the second, which was empty.
+    Relocated {
+        from: (u32, Small),
+        to: (u32, Small),
+    },
+    /// The tables of these shards and databases were taken out; so many keys.
+    Flushed {
+        taken: Vec<(u16, u32, Db)>,
+        removed: usize,
+    },
+    Swapped(u32, u32),
+}
+
+/// The log of one transaction. A worker keeps one for the next.
+#[derive(Default)]
+pub(crate) struct Recorder {
+    records: Vec<Record>,
+    /// With the number of records before each.
+    barriers: Vec<(usize, Barrier)>,
+    /// First record of the current segment.
+    segment: usize,
+    /// Hash of a key to the latest record of the segment with it, once there are many.
+    index: AHashMap<u64, u32>,
+    bytes: usize,
+    /// Effects when the recording began.
+    dirty: u64,
+    ready: usize,
+    /// Keys whose watches are marked at commit.
+    marks: AHashSet<KeyName>,
+}
+
+fn slot(hash: u64, db: u32) -> u64 {
+    hash ^ u64::from(db)
+}
+
+impl Recorder {
+    fn find(&self, hash: u64, db: u32, key: &[u8]) -> Option<usize> {
+        let is_it = |record: &Record| record.hash == hash && record.db == db && *record.key == *key;
+        let segment = &self.records[self.segment..];
+        if segment.len() <= LINEAR_MAX {
+            return segment.iter().position(is_it).map(|at| self.segment + at);
+        }
+        let mut at = self.index.get(&slot(hash, db)).copied().unwrap_or(NONE);
+        while at != NONE {
+            if is_it(&self.records[at as usize]) {
+                return Some(at as usize);
+            }
+            at = self.records[at as usize].next;
+        }
+        None
+    }
+
+    /// Adds a record of a key that has none in this segment.
+    fn push(&mut self, hash: u64, db: u32, key: &[u8], saved: Saved) -> usize {
+        let at = self.records.len();
+        let key = Small::from(key);
+        self.bytes += size_of::<Record>() + if key.spilled() { key.len() } else { 0 };
+        self.records.push(Record { hash, db, next: NONE, key, saved });
+        if at - self.segment >= LINEAR_MAX {
+            let unseen = if self.index.is_empty() { self.segment } else { at };
+            for (at, record) in self.records.iter_mut().enumerate().skip(unseen) {
+                let before = self.index.insert(slot(record.hash, record.db), at as u32);
+                record.next = before.unwrap_or(NONE);
+            }
+            self.bytes += 2 * size_of::<(u64, u32)>();
+        }
+        at
+    }
+
+    fn barrier(&mut self, barrier: Barrier) {
+        self.bytes += size_of::<(usize, Barrier)>();
+        self.barriers.push((self.records.len(), barrier));
+        self.segment = self.records.len();
+        self.index.clear();
+    }
+
+    /// Where the changes of a record under deltas are noted.
+    pub fn log(&mut self, at: usize) -> Log<'_> {
+        let Saved::Deltas(deltas) = &mut self.records[at].saved else {
+            unreachable!("the door has seen the deltas")
+        };
+        Log { deltas, bytes: &mut self.bytes }
+    }
+
+    /// Makes it ready for another transaction; the old values are freed.
+    fn clear(mut self: Box<Self>, engine: &Engine) -> Box<Self> {
+        for record in self.records.drain(..) {
+            match record.saved {
+                Saved::Entry(entry) | Saved::Parted(entry, _) => engine.discard(entry),
+                _ => {}
+            }
+        }
+        for (_, barrier) in self.barriers.drain(..) {
+            if let Barrier::Flushed { taken, removed } = barrier {
+                engine.reclaim(None, taken.into_iter().map(|(_, _, db)| db).collect(), removed);
+            }
+        }
+        self.records.shrink_to(KEPT_MAX);
+        self.barriers.shrink_to(KEPT_MAX);
+        if self.index.capacity() > 2 * KEPT_MAX {
+            self.index = AHashMap::default();
+        }
+        self.index.clear();
+        self.marks.clear();
+        (self.segment, self.bytes) = (0, 0);
+        self
+    }
+}
+
+/// The deltas of one key.
+pub(crate) struct Log<'a> {
+    deltas: &'a mut Deltas,
+    /// Of the whole log.
+    bytes: &'a mut usize,
+}
+
+impl Log<'_> {
+    pub fn covers(&self, member: &[u8]) -> bool {
+        self.deltas.covers(member)
+    }
+
+    pub fn note(&mut self, delta: Delta) {
+        *self.bytes += self.deltas.note(delta);
+    }
+
+    pub fn note_push(&mut self, end: data::End) {
+        *self.bytes += self.deltas.note_push(end);
+    }
+
+    pub fn note_pop(&mut self, end: data::End, value: &[u8]) {
+        *self.bytes += self.deltas.note_pop(end, value);
+    }
+}
+
+/// How the changes of a value that is being edited are recorded.
+#[derive(Clone, Copy)]
+pub(crate) enum Edits {
+    /// Not recording.
+    Off,
+    /// Not asked yet.
+    Unknown,
+    /// The key is saved whole: nothing more to do.
+    Whole,
+    /// One by one, in the record of this number.
+    Deltas(usize),
+}
+
+fn is_small(collection: &Collection) -> bool {
+    let encoding = match collection {
+        Collection::List(list) => list.encoding(),
+        Collection::Set(set) => set.encoding(),
+        Collection::Hash(hash) => hash.encoding(),
+        Collection::Zset(zset) => zset.encoding(),
+    };
+    !matches!(encoding, Encoding::Quicklist | Encoding::Hashtable | Encoding::Skiplist)
+}
+
+/// What saves an entry before it is edited in place. `expire_at_ms` is the expiry before, if that
+/// changed already.
+fn before_edit(entry: &Entry, expire_at_ms: Option<Option<i64>>) -> Saved {
+    let expire = expire_at_ms.unwrap_or(entry.expire_at_ms());
+    match entry.collection() {
+        Some(collection) if is_small(collection) => Saved::Collection(collection.clone(), expire),
+        Some(_) => Saved::Deltas(Box::new(Deltas::new(expire_at_ms))),
+        None => match (entry.get(), entry.heap_bytes()) {
+            (ValueRef::Str(Str::Int(number)), _) => Saved::Int(number, expire),
+            (_, Some(bytes)) => Saved::Deltas(Box::new(Deltas::of_text(expire_at_ms, bytes.len()))),
+            _ => {
+                let mut copy = entry.duplicate(entry.key());
+                copy.set_expire(expire);
+                Saved::Entry(copy)
+            }
+        },
+    }
+}
+
+impl Saved {
+    /// Bytes that saving has allocated; a value that moved here was there before.
+    fn copied_bytes(&self) -> usize {
+        match self {
+            Saved::Entry(entry) => entry.memory_bytes(),
+            Saved::Collection(Collection::List(list), _) => list.memory_bytes(),
+            Saved::Collection(Collection::Set(set), _) => set.memory_bytes(),
+            Saved::Collection(Collection::Hash(hash), _) => hash.memory_bytes(),
+            Saved::Collection(Collection::Zset(zset), _) => zset.memory_bytes(),
+            Saved::Deltas(_) | Saved::Parted(..) => size_of::<Deltas>(),
+            Saved::Absent | Saved::Int(..) | Saved::Expiry(_) => 0,
+        }
+    }
+}
+
+impl Txn<'_> {
+    /// From here on, changes can be rolled back; until then no watch is marked. Does nothing when
+    /// it records already.
+    pub fn record(&mut self) {
+        if self.undo.is_none() {
+            let mut log = self.worker.spare_log.take().unwrap_or_default();
+            log.dirty = self.effects.dirty;
+            log.ready = self.effects.ready.len();
+            self.undo = Some(log);
+        }
+    }
+
+    pub fn is_recording(&self) -> bool {
+        self.undo.is_some()
+    }
+
+    /// Memory that recording has taken. Values that moved into the log are not counted: they were
+    /// there before.
+    pub fn undo_bytes(&self) -> usize {
+        self.undo.as_ref().map_or(0, |log| log.bytes)
+    }
+
+    /// Puts everything back as it was when the recording began, and ends it. The locks are kept
+    /// and the transaction can go on. Does nothing when it does not record.
+    pub fn roll_back(&mut self) {
+        let Some(mut log) = self.undo.take() else { return };
+        let home = self.db;
+        loop {
+            let first = log.barriers.last().map_or(0, |(first, _)| *first);
+            for record in log.records.drain(first..) {
+                self.restore(record);
+            }
+            let Some((_, barrier)) = log.barriers.pop() else { break };
+            self.undo_barrier(barrier);
+        }
+        self.db = home;
+        self.effects.dirty = log.dirty;
+        self.effects.ready.truncate(log.ready);
+        self.worker.spare_log.set(Some(log.clear(self.engine)));
+    }
+
+    /// Has the watches of these keys marked at commit. Only keys that are watched, so there are
+    /// few.
+    pub(crate) fn mark_at_commit(&mut self, names: impl IntoIterator<Item = KeyName>) {
+        if let Some(log) = &mut self.undo {
+            log.marks.extend(names);
+        }
+    }
+
+    /// Ends the recording: the changes stay. What is left of the log is to be dropped when the
+    /// locks are free.
+    pub(crate) fn keep_changes(&mut self) -> Option<Box<Recorder>> {
+        let log = self.undo.take()?;
+        for name in &log.marks {
+            let shard = self.engine.key_shard(&name.1);
+            if let Some(watches) = self.shard(shard).watches.get(name) {
+                watches.iter().for_each(|watch| watch.mark());
+            }
+        }
+        Some(log)
+    }
+
+    pub(crate) fn drop_log(&self, log: Box<Recorder>) {
+        self.worker.spare_log.set(Some(log.clear(self.engine)));
+    }
+
+    fn restore(&mut self, record: Record) {
+        let Record { hash, db, key, saved, .. } = record;
+        self.db = db;
+        let (engine, limits) = (self.engine, self.limits());
+        let entry = match saved {
+            Saved::Absent => {
+                let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
+                if let Some(now) = tables.remove(&engine.hasher, hash, &key) {
+                    engine.discard(now);
+                }
+                return;
+            }
+            Saved::Expiry(when) => {
+                let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
+                tables.set_expire(&engine.hasher, hash, &key, when);
+                return;
+            }
+            Saved::Deltas(mut deltas) => {
+                let when = deltas.expire_at_ms.take();
+                let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
+                let entry = tables.find_mut(hash, &key).expect("what has deltas is still there");
+                deltas.undo(entry, limits);
+                if let Some(when) = when {
+                    tables.set_expire(&engine.hasher, hash, &key, when);
+                }
+                return;
+            }
+            Saved::Entry(entry) => entry,
+            Saved::Int(number, expire) => Entry::value(&key, Value::Int(number), expire),
+            Saved::Collection(collection, expire) => Entry::value(&key, collection.into(), expire),
+            Saved::Parted(mut entry, deltas) => {
+                deltas.undo(&mut entry, limits);
+                entry
+            }
+        };
+        if let Some(now) = self.put_in(hash, entry) {
+            engine.discard(now);
+        }
+    }
+
+    fn undo_barrier(&mut self, barrier: Barrier) {
+        let engine = self.engine;
+        match barrier {
+            Barrier::Relocated { from, to } => {
+                let hash = engine.hash(&to.1);
+                let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(to.0);
+                let entry = tables.remove(&engine.hasher, hash, &to.1);
+                let entry = entry.expect("what moved is where it went");
+                let entry = if from.1 == to.1 { entry } else { entry.renamed(&from.1) };
+                self.db = from.0;
+                let before = self.put_in(engine.hash(&from.1), entry);
+                debug_assert!(before.is_none(), "its place was empty");
+            }
+            Barrier::Flushed { taken, .. } => {
+                for (shard, db, tables) in taken {
+                    let now = mem::replace(self.shard_mut(shard).db_mut(db), tables);
+                    debug_assert!(now.keys.is_empty(), "what came after the flush is undone");
+                }
+            }
+            Barrier::Swapped(a, b) => self.swap_tables(a, b),
+        }
+    }
+
+    /// Whether a key needs no more recording. Only while recording.
+    pub(crate) fn is_saved_whole(&self, hash: u64, key: &[u8]) -> bool {
+        let log = self.undo.as_ref().expect("asked while recording");
+        log.find(hash, self.db, key).is_some_and(|at| log.records[at].saved.is_whole())
+    }
+
+    /// An entry was taken out of the table, or none was there before one was put in: saves it, or
+    /// frees it when it is not needed.
+    #[inline]
+    pub(crate) fn release(&mut self, hash: u64, key: &[u8], old: Option<Entry>) {
+        if self.undo.is_some() {
+            self.note_replaced(hash, key, old);
+        } else if let Some(old) = old {
+            self.engine.discard(old);
+        }
+    }
+
+    fn note_replaced(&mut self, hash: u64, key: &[u8], old: Option<Entry>) {
+        let (engine, db) = (self.engine, self.db);
+        let log = self.undo.as_mut().expect("called while recording");
+        let Some(at) = log.find(hash, db, key) else {
+            log.push(hash, db, key, old.map_or(Saved::Absent, Saved::Entry));
+            return;
+        };
+        let Some(mut old) = old else { return };
+        let saved = &mut log.records[at].saved;
+        *saved = match mem::replace(saved, Saved::Absent) {
+            Saved::Expiry(when) => {
+                old.set_expire(when);
+                Saved::Entry(old)
+            }
+            Saved::Deltas(deltas) => Saved::Parted(old, deltas),
+            whole => {
+                engine.discard(old);
+                whole
+            }
+        };
+    }
+
+    /// An integer is about to be overwritten where it stands.
+    pub(crate) fn note_int(&mut self, hash: u64, key: &[u8], stored: i64, expire: Option<i64>) {
+        let db = self.db;
+        let Some(log) = &mut self.undo else { return };
+        match log.find(hash, db, key) {
+            None => {
+                log.push(hash, db, key, Saved::Int(stored, expire));
+            }
+            Some(at) => {
+                if let Saved::Expiry(when) = log.records[at].saved {
+                    log.records[at].saved = Saved::Int(stored, when);
+                }
+            }
+        }
+    }
+
+    /// The expiry of a live entry is about to change.
+    pub(crate) fn note_expiry(&mut self, hash: u64, key: &[u8], expire: Option<i64>) {
+        let db = self.db;
+        let Some(log) = &mut self.undo else { return };
+        match log.find(hash, db, key) {
+            None => {
+                log.push(hash, db, key, Saved::Expiry(expire));
+            }
+            Some(at) => {
+                if let Saved::Deltas(deltas) = &mut log.records[at].saved {
+                    deltas.expire_at_ms.get_or_insert(expire);
+                }
+            }
+        }
+    }
+
+    /// A value is about to be edited in place. Only while recording.
+    pub(crate) fn begin_edit(&mut self, hash: u64, entry: EntryRef) -> Edits {
+        // SAFETY: the caller has found it in its table and holds the shard; nothing moves here.
+        let entry = unsafe { entry.entry() };
+        let db = self.db;
+        let log = self.undo.as_mut().expect("called while recording");
+        let at = match log.find(hash, db, entry.key()) {
+            None => {
+                let saved = before_edit(entry, None);
+                log.bytes += saved.copied_bytes();
+                log.push(hash, db, entry.key(), saved)
+            }
+            Some(at) => {
+                if let Saved::Expiry(when) = log.records[at].saved {
+                    let saved = before_edit(entry, Some(when));
+                    log.bytes += saved.copied_bytes();
+                    log.records[at].saved = saved;
+                }
+                at
+            }
+        };
+        match &log.records[at].saved {
+            Saved::Deltas(_) => Edits::Deltas(at),
+            _ => Edits::Whole,
+        }
+    }
+
+    /// A value under deltas is about to be edited again: saves it whole if its deltas have
+    /// outgrown it.
+    #[inline]
+    pub(crate) fn go_on_editing(&mut self, at: usize, entry: EntryRef) -> Edits {
+        let limits = self.limits();
+        let log = self.undo.as_mut().expect("called while recording");
+        let record = &mut log.records[at];
+        let Saved::Deltas(deltas) = &mut record.saved else { return Edits::Whole };
+        // SAFETY: as in `begin_edit`.
+        match deltas.outgrown(unsafe { entry.entry() }, limits) {
+            None => Edits::Deltas(at),
+            Some(copy) => {
+                record.saved = Saved::Entry(copy);
+                log.bytes += record.saved.copied_bytes();
+                Edits::Whole
+            }
+        }
+    }
+
+    /// So many bytes of a string are about to be written at an offset, or at the end. Only while
+    /// recording.
+    pub(crate) fn note_text(
+        &mut self,
+        hash: u64,
+        entry: EntryRef,
+        offset: Option<usize>,
+        count: usize,
+    ) {
+        let mut edits = self.begin_edit(hash, entry);
+        if let Edits::Deltas(at) = edits {
+            edits = self.go_on_editing(at, entry);
+        }
+        if let Edits::Deltas(at) = edits {
+            // SAFETY: as in `begin_edit`.
+            let text =
+                unsafe { entry.entry() }.heap_bytes().expect("only long strings have deltas");
+            let log = self.undo.as_mut().expect("called while recording").log(at);
+            let start = offset.unwrap_or(text.len());
+            *log.bytes += log.deltas.note_bytes(text, start, start + count);
+        }
+    }
+
+    /// All elements of a value under deltas go at once: they move into the log.
+    pub(crate) fn note_emptied(&mut self, at: usize, entry: Entry) {
+        let log = self.undo.as_mut().expect("called while recording");
+        let saved = &mut log.records[at].saved;
+        let Saved::Deltas(deltas) = mem::replace(saved, Saved::Absent) else {
+            unreachable!("the door has seen the deltas")
+        };
+        *saved = Saved::Parted(entry, deltas);
+    }
+
+    /// The value of one key is about to move to another, which is empty now.
+    pub(crate) fn note_relocated(&mut self, from: (u32, &[u8]), to: (u32, &[u8])) {
+        let log = self.undo.as_mut().expect("called while recording");
+        let own = |name: (u32, &[u8])| (name.0, Small::from(name.1));
+        log.barrier(Barrier::Relocated { from: own(from), to: own(to) });
+    }
+
+    /// The tables of whole databases were taken out. Frees them when it does not record.
+    pub(crate) fn release_tables(&mut self, taken: Vec<(u16, u32, Db)>, removed: usize) {
+        match &mut self.undo {
+            Some(log) => log.barrier(Barrier::Flushed { taken, removed }),
+            None => {
+                let dbs = taken.into_iter().map(|(_, _, db)| db).collect();
+                self.engine.reclaim(None, dbs, removed);
+            }
+        }
+    }
+
+    /// Two databases are swapped.
+    pub(crate) fn note_swapped(&mut self, a: u32, b: u32) {
+        if let Some(log) = &mut self.undo {
+            log.barrier(Barrier::Swapped(a, b));
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        debug_assert!(
+            std::thread::panicking() || self.records.is_empty(),
+            "a log is committed or rolled back"
+        );
+    }
+}
