@@ -209,8 +209,12 @@ pub(crate) unsafe fn bucket_word<T>(bucket: *const Bucket<T>, slot: usize) -> *c
     unsafe { (&raw const (*bucket).slots[slot]).cast::<*const u8>().read() }
 }
 
-pub(crate) fn bits(mask: u8) -> impl Iterator<Item = usize> {
-    (0..8).filter(move |bit| mask & (1 << bit) != 0)
+pub(crate) fn bits(mut mask: u8) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = (mask != 0).then(|| mask.trailing_zeros() as usize);
+        mask &= mask.wrapping_sub(1);
+        bit
+    })
 }
 
 /// # Safety

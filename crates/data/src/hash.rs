@@ -11,6 +11,7 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ptr::NonNull;
 
+use crate::ahead::Part;
 use crate::encoding::{Encoding, Limits};
 use crate::listpack::{self, Listpack, Position, entry_size};
 use crate::random::{below, distinct, hash_bytes};
@@ -191,6 +192,16 @@ impl Hash {
                     None => false,
                 }
             }
+        }
+    }
+
+    /// Asks the processor for the next part of the way to a field with this hash; false when there
+    /// is no further part.
+    #[inline]
+    pub fn prefetch(&self, part: Part, hash: u64) -> bool {
+        match (&self.0, part) {
+            (Form::Packed(fields), _) => fields.prefetch(),
+            (Form::Hashed(hashed), part) => part.of_table(hashed, |hashed| &hashed.table, hash),
         }
     }
 

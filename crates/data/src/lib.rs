@@ -57,6 +57,7 @@
 //! hash_bytes(&[u8]) -> u64      class_size(bytes) -> bytes the allocator really gives
 //! ```
 
+mod ahead;
 mod bucket;
 pub mod bytes;
 mod encoding;
@@ -78,6 +79,7 @@ pub mod table;
 mod tree;
 pub mod zset;
 
+pub use ahead::Part;
 pub use bucket::prefetch;
 pub use bytes::Bytes;
 pub use encoding::{Encoding, Limits};

@@ -102,6 +102,17 @@ pub enum End {
 }
 
 impl List {
+    /// Asks the processor for what the handle points to, ahead of its use.
+    #[inline]
+    pub fn prefetch(&self) {
+        match &self.0 {
+            Form::Packed(entries) => {
+                entries.prefetch();
+            }
+            Form::Blocks(blocks) => crate::bucket::prefetch((&raw const **blocks).cast()),
+        }
+    }
+
     pub fn new() -> List {
         List(Form::Packed(Listpack::new()))
     }

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::ops::Deref;
 
+use crate::ahead::Part;
 use crate::bytes::Bytes;
 use crate::encoding::{Encoding, Limits};
 use crate::intset::Intset;
@@ -263,6 +264,17 @@ impl Set {
                     None => false,
                 }
             }
+        }
+    }
+
+    /// Asks the processor for the next part of the way to a member with this hash; false when there
+    /// is no further part.
+    #[inline]
+    pub fn prefetch(&self, part: Part, hash: u64) -> bool {
+        match (&self.0, part) {
+            (Form::Integers(set), _) => set.prefetch(),
+            (Form::Packed(set), _) => set.prefetch(),
+            (Form::Hashed(hashed), part) => part.of_table(hashed, |hashed| &hashed.table, hash),
         }
     }
 

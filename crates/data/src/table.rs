@@ -55,6 +55,22 @@ unsafe impl<T: Send> Send for Table<T> {}
 // SAFETY: methods taking `&self` only read.
 unsafe impl<T: Sync> Sync for Table<T> {}
 
+/// Asks for what the values with the tag of `hash` in one bucket point to; false if there are none.
+///
+/// # Safety
+/// `bucket` points to a live bucket.
+#[inline]
+unsafe fn prefetch_candidates<T>(bucket: *const Bucket<T>, hash: u64) -> bool {
+    // SAFETY: live by contract; candidates are taken slots.
+    unsafe {
+        let candidates = Bucket::candidates(bucket, tag_of(hash));
+        for slot in bits(candidates) {
+            prefetch(bucket_word(bucket, slot));
+        }
+        candidates != 0
+    }
+}
+
 impl<T> Default for Table<T> {
     fn default() -> Self {
         Self::new()
@@ -117,22 +133,58 @@ impl<T> Table<T> {
     /// Asks the processor to load the bucket of `hash`; worth it when other work comes between.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        if let Some(bucket) = self.main.bucket(hash) {
-            prefetch(bucket.cast());
+        for space in [&self.main, &self.old] {
+            if let Some(bucket) = space.bucket(hash) {
+                prefetch(bucket.cast());
+            }
         }
     }
 
     /// Asks the processor to load what the values with the tag of `hash` point to. It reads the
-    /// bucket, which [`prefetch`](Self::prefetch) should have asked for before.
+    /// bucket, which [`prefetch`](Self::prefetch) should have asked for before. True when nothing
+    /// in it agrees but the chain goes on: its next bucket is asked for then, to be looked at by
+    /// [`prefetch_chained_values`](Self::prefetch_chained_values).
     #[inline]
-    pub fn prefetch_values(&self, hash: u64) {
-        if let Some(bucket) = self.main.bucket(hash) {
-            // SAFETY: the bucket is in the array of this table; candidates are taken slots.
+    pub fn prefetch_values(&self, hash: u64) -> bool {
+        let mut goes_on = false;
+        for space in [&self.main, &self.old] {
+            let Some(bucket) = space.bucket(hash) else { continue };
+            // SAFETY: the bucket is in an array of this table.
+            if unsafe { prefetch_candidates(bucket, hash) } {
+                return false;
+            }
+            // SAFETY: as above.
+            if let Some(next) = unsafe { Bucket::next(bucket) } {
+                prefetch(next.cast());
+                goes_on = true;
+            }
+        }
+        goes_on
+    }
+
+    /// As [`prefetch_values`](Self::prefetch_values), for the second bucket of each chain.
+    #[inline]
+    pub fn prefetch_chained_values(&self, hash: u64) {
+        for space in [&self.main, &self.old] {
+            let Some(bucket) = space.bucket(hash) else { continue };
+            // SAFETY: the bucket is in an array of this table, the next one linked from it.
             unsafe {
-                for slot in bits(Bucket::candidates(bucket, tag_of(hash))) {
-                    prefetch(bucket_word(bucket, slot));
+                if let Some(next) = Bucket::next(bucket) {
+                    prefetch_candidates(next, hash);
                 }
             }
+        }
+    }
+
+    /// A value whose tag agrees with `hash`, in the first bucket of its chain: most likely the one
+    /// with this hash, if there is any. For hints only.
+    #[inline]
+    pub fn likely(&self, hash: u64) -> Option<&T> {
+        let bucket = self.main.bucket(hash)?;
+        // SAFETY: the bucket is in the array of this table; candidates are taken slots.
+        unsafe {
+            let candidates = Bucket::candidates(bucket, tag_of(hash));
+            (candidates != 0).then(|| Bucket::item(bucket, candidates.trailing_zeros() as usize))
         }
     }
 

@@ -12,6 +12,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::ahead::Part;
 use crate::encoding::{Encoding, Limits};
 use crate::listpack::{Listpack, Position, entry_size};
 use crate::random::{below, distinct, hash_bytes};
@@ -217,6 +218,16 @@ impl Zset {
     #[inline]
     pub fn contains(&self, member: &[u8]) -> bool {
         self.score(member).is_some()
+    }
+
+    /// Asks the processor for the next part of the way to a member with this hash; false when there
+    /// is no further part.
+    #[inline]
+    pub fn prefetch(&self, part: Part, hash: u64) -> bool {
+        match (&self.0, part) {
+            (Form::Packed(entries), _) => entries.prefetch(),
+            (Form::Ranked(ranked), part) => part.of_table(ranked, |ranked| &ranked.members, hash),
+        }
     }
 
     /// Adds a member or gives it another score; returns the old score if it was there. `score`

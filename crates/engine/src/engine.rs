@@ -7,9 +7,6 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use lock_api::RawMutex as _;
-use smallvec::SmallVec;
-
 use crate::entry::Entry;
 use crate::gate::Gates;
 use crate::shard::{Db, SHARDS, Shard};
@@ -49,9 +46,6 @@ pub struct Engine {
     /// Given to waiters so far.
     tickets: AtomicU64,
 }
-
-/// Keys of a batch whose memory is asked for at once: about what the processor keeps in flight.
-pub const PREFETCH_KEYS_MAX: usize = 16;
 
 /// Keys of one database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,36 +101,6 @@ impl Engine {
     #[inline]
     pub fn shard_of(hash: u64) -> u16 {
         ((hash >> 40) as usize & (SHARDS - 1)) as u16
-    }
-
-    /// Asks the processor for the memory that commands on these keys will look at first, so that
-    /// the loads of a batch overlap instead of coming one after the other. Only a hint: nothing
-    /// needs to exist. The caller is in its worker's gate.
-    pub fn prefetch(&self, db: u32, keys: &[&[u8]]) {
-        let hashes: SmallVec<[u64; PREFETCH_KEYS_MAX]> =
-            keys.iter().take(PREFETCH_KEYS_MAX).map(|key| self.hash(key)).collect();
-        for &hash in &hashes {
-            data::prefetch((&raw const self.shards[Engine::shard_of(hash) as usize]).cast());
-        }
-        self.glance(db, &hashes, |db, _| data::prefetch((&raw const *db).cast()));
-        self.glance(db, &hashes, |db, hash| db.keys.prefetch(hash));
-        self.glance(db, &hashes, |db, hash| db.keys.prefetch_values(hash));
-    }
-
-    /// Looks at the tables of these hashes, each under its shard's lock; passes over locked ones.
-    #[inline]
-    fn glance(&self, db: u32, hashes: &[u64], look: impl Fn(&crate::shard::Db, u64)) {
-        for &hash in hashes {
-            let shard = &self.shards[Engine::shard_of(hash) as usize];
-            if shard.lock.try_lock() {
-                // SAFETY: the lock is held, and the gate keeps exclusive plans away.
-                if let Some(db) = unsafe { &*shard.data.get() }.db(db) {
-                    look(db, hash);
-                }
-                // SAFETY: locked above.
-                unsafe { shard.lock.unlock() };
-            }
-        }
     }
 
     pub fn key_shard(&self, key: &[u8]) -> u16 {

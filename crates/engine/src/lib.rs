@@ -6,6 +6,7 @@
 //! an argument. Start reading at `txn.rs`, then `door.rs`.
 
 pub mod access;
+mod ahead;
 mod door;
 mod engine;
 mod entry;
@@ -20,8 +21,9 @@ mod undo;
 mod wait;
 mod worker;
 
+pub use ahead::{Inside, PREFETCH_KEYS_MAX, Target};
 pub use door::{Expiry, Mut, NotIncremented};
-pub use engine::{DbSize, Engine, Garbage, KeyHasher, PREFETCH_KEYS_MAX};
+pub use engine::{DbSize, Engine, Garbage, KeyHasher};
 pub use entry::{Collection, Entry, Str, Type, Value, ValueRef};
 pub use evict::Pool;
 pub use gate::Gates;

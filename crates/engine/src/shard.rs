@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use data::Table;
 use lock_api::RawMutex as _;
+use smallvec::SmallVec;
 
 use crate::engine::KeyHasher;
 use crate::entry::{Entry, EntryRef};
@@ -17,7 +18,8 @@ use crate::wait::{KeyName, Waiter, Watch};
 /// Lock partitions of the keyspace. Bounds the stall of growing one table (1 ms at 4 M keys).
 pub const SHARDS: usize = 1024;
 
-#[repr(align(128))]
+/// The lock and the first database begin in one cache line.
+#[repr(C, align(128))]
 pub(crate) struct Shard {
     pub lock: RawMutex,
     pub data: UnsafeCell<ShardData>,
@@ -33,14 +35,17 @@ impl Shard {
 }
 
 #[derive(Default)]
+#[repr(C)]
 pub(crate) struct ShardData {
-    pub dbs: Vec<Db>,
+    /// The first one, which is the only one in most servers, stands here itself.
+    pub dbs: SmallVec<[Db; 1]>,
     pub waiters: HashMap<KeyName, VecDeque<Arc<Waiter>>>,
     pub watches: HashMap<KeyName, Vec<Arc<Watch>>>,
 }
 
 /// The keys of one database in one shard.
 #[derive(Default)]
+#[repr(C)]
 pub(crate) struct Db {
     pub keys: Table<Entry>,
     /// Those of `keys` with an expiry.

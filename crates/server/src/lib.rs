@@ -13,6 +13,7 @@ mod help;
 mod limits;
 mod listener;
 pub mod log;
+mod look_ahead;
 pub mod mailbox;
 pub mod memory;
 mod pubsub;

@@ -28,7 +28,7 @@ use crate::listener::LISTENERS_MAX;
 use crate::mailbox::{Address, Mail, WaitEnd};
 use crate::server::{Server, unix_ms};
 use crate::stats::WorkerStats;
-use crate::{client_memory, dispatch, memory};
+use crate::{client_memory, dispatch, look_ahead, memory};
 
 /// The shared read buffer of a worker.
 const READ_BYTES: usize = 64 * 1024;
@@ -45,9 +45,6 @@ const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const SPARE_BUFFERS_MAX: usize = 64;
 /// How long a worker waits for its gate before it looks whether a script is to blame.
 const GATE_PATIENCE: Duration = Duration::from_millis(20);
-
-/// Requests with more arguments end the look ahead.
-const LOOK_AHEAD_ARGS_MAX: usize = 64;
 
 pub const WAKER: Token = Token(usize::MAX);
 /// Listeners have the tokens from here on.
@@ -301,17 +298,11 @@ impl WorkerLoop {
     /// Looks ahead over a batch and asks for the memory of its keys. Returns where the next look
     /// is due.
     fn prefetch(&self, db: u32, buffer: &[u8], from: usize) -> usize {
-        let mut keys: SmallVec<[&[u8]; engine::PREFETCH_KEYS_MAX]> = SmallVec::new();
-        let mut at = from;
-        while keys.len() < engine::PREFETCH_KEYS_MAX {
-            let Some((key, end)) = look_ahead(buffer, at) else { break };
-            keys.extend(key);
-            at = end;
+        let (targets, next) = look_ahead::targets(buffer, from);
+        if targets.len() > 1 && self.enter_gate() {
+            self.server.engine.prefetch(db, &targets);
         }
-        if keys.len() > 1 && self.enter_gate() {
-            self.server.engine.prefetch(db, &keys);
-        }
-        if at == from { usize::MAX } else { at }
+        next
     }
 
     pub fn leave_gate(&self) {
@@ -1016,44 +1007,4 @@ impl WorkerLoop {
         self.go_on_with_unfinished(&shift);
         self.flush_all(&shift);
     }
-}
-
-/// The likely key of the command at `at`, its first argument, and where the command ends. `None`
-/// when it is not whole or not an array: a wrong guess costs nothing but time.
-fn look_ahead(buffer: &[u8], at: usize) -> Option<(Option<&[u8]>, usize)> {
-    let (count, mut at) = length(buffer, at, b'*')?;
-    // A long request is worth no look, least of all one that arrives in pieces.
-    if count > LOOK_AHEAD_ARGS_MAX {
-        return None;
-    }
-    let mut key = None;
-    let mut is_eval = false;
-    for index in 0..count {
-        let (len, start) = length(buffer, at, b'$')?;
-        let arg = buffer.get(start..start + len)?;
-        match index {
-            0 => is_eval = arg.len() >= 4 && arg[..4].eq_ignore_ascii_case(b"eval"),
-            1 if !is_eval => key = Some(arg),
-            3 if is_eval => key = Some(arg),
-            _ => {}
-        }
-        at = start + len + 2;
-    }
-    (at <= buffer.len()).then_some((key, at))
-}
-
-/// A header line of digits and the position behind it.
-fn length(buffer: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
-    if *buffer.get(at)? != kind {
-        return None;
-    }
-    let mut value = 0_usize;
-    for (offset, &byte) in buffer[at + 1..].iter().take(9).enumerate() {
-        match byte {
-            b'0'..=b'9' => value = value * 10 + usize::from(byte - b'0'),
-            b'\r' => return Some((value, at + 1 + offset + 2)),
-            _ => return None,
-        }
-    }
-    None
 }
