@@ -68,6 +68,8 @@ pub enum Hold {
     Blocked,
     /// CLIENT PAUSE.
     Paused,
+    /// Its next request needs locks that somebody keeps for long.
+    Stalled,
 }
 
 pub struct Connection {

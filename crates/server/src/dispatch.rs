@@ -19,9 +19,10 @@ use crate::connection::{Connection, Hold};
 use crate::mailbox::Mail;
 use crate::memory;
 use crate::request::{Origin, Request};
+use crate::script::Obstacle;
 use crate::session::{pubsub, transactions};
 use crate::table::{Registered, Run, table};
-use crate::worker::{Blocked, Shift, WorkerLoop};
+use crate::worker::{Blocked, Chore, Shift, WorkerLoop};
 
 const BUSY: Error = Error::of(
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
@@ -36,7 +37,8 @@ struct Waiting {
     db: u32,
 }
 
-/// Runs one request. False when it is held back by CLIENT PAUSE and must be offered again.
+/// Runs one request. False when it is held back and must be offered again: CLIENT PAUSE, or locks
+/// that somebody keeps.
 pub fn run(
     lp: &WorkerLoop,
     shift: &Shift,
@@ -75,26 +77,30 @@ pub fn run(
             client.info.multi_bytes.store(client.transaction.queued_bytes, Ordering::Relaxed);
             Reply::new(&mut connection.output, client.protocol).status("QUEUED");
         }
-        Verdict::Run(command) => {
-            let info = &connection.client.info;
-            info.last_command.store(command.id, Ordering::Relaxed);
-            info.commands.fetch_add(1, Ordering::Relaxed);
-            if lp.server.monitor_count.load(Ordering::Relaxed) > 0 && command.id != table().exec {
-                let client = &connection.client;
-                let source = &client.info.address;
-                crate::session::monitor::feed(lp, source, client.db, command, args);
-            }
-            let client = &mut connection.client;
-            let waits = in_transaction(lp, shift, client, command, args, &mut connection.output);
-            if let Some((waiter, wait)) = waits {
-                connection.hold = Hold::Blocked;
-                let blocked =
-                    Blocked { waiter, deadline_ms: wait.deadline_ms, on_timeout: wait.on_timeout };
-                lp.block(token, &connection.client.info, blocked);
-            }
-            let failed = connection.output.get(position) == Some(&b'-');
-            finish(lp, shift, &connection.client, command, args, failed, now_ms);
+        Verdict::Stall(obstacle) => {
+            lp.stall(token, connection, obstacle);
+            return false;
         }
+        Verdict::Run(command) => match in_transaction(lp, shift, connection, command, args) {
+            Ran::Done(waits) => {
+                if let Some((waiter, wait)) = waits {
+                    connection.hold = Hold::Blocked;
+                    let Wait { deadline_ms, on_timeout, .. } = wait;
+                    let blocked = Blocked { waiter, deadline_ms, on_timeout };
+                    lp.block(token, &connection.client.info, blocked);
+                }
+                let failed = connection.output.get(position) == Some(&b'-');
+                finish(lp, shift, &connection.client, command, args, failed, now_ms);
+            }
+            Ran::Not(obstacle) if lp.server.scripts.watch.is_to_blame(lp.id, obstacle) => {
+                let Connection { client, output, .. } = connection;
+                reject(lp, shift, client, output, Some(command), &BUSY);
+            }
+            Ran::Not(obstacle) => {
+                lp.stall(token, connection, obstacle);
+                return false;
+            }
+        },
     }
     if connection.hold != Hold::Blocked && !lets_reply_through(&mut connection.client) {
         connection.output.truncate(position);
@@ -112,6 +118,15 @@ enum Verdict {
     Queue(&'static Registered),
     Refuse(Option<&'static Registered>, Error),
     Hold,
+    Stall(Obstacle),
+}
+
+/// What became of a request that passed its checks.
+enum Ran {
+    /// It ran, and waits now if there is a waiter.
+    Done(Option<(Arc<Waiter>, Wait)>),
+    /// It did not begin, or what it did is to be forgotten.
+    Not(Obstacle),
 }
 
 /// The checks every request passes, in Redis's order.
@@ -139,13 +154,20 @@ fn checked(
     if client.transaction.is_open && row.has(flag::NO_MULTI) {
         return refuse(Error::of("ERR Command not allowed inside a transaction"));
     }
-    if lp.server.scripts.watch.is_busy() && !row.has(flag::ALLOW_BUSY) {
+    if lp.server.scripts.watch.is_exclusive_busy() && !row.has(flag::ALLOW_BUSY) {
         return refuse(BUSY);
     }
-    if is_over_memory_limit(shift) && !make_room(lp, shift, now_ms) {
-        let exec_denied = command.id == table().exec && transactions::needs_memory(client);
-        if row.has(flag::DENYOOM) || exec_denied {
-            return refuse(Error::OOM);
+    if is_over_memory_limit(shift) {
+        let room = make_room(lp, shift, now_ms);
+        let needs_memory = || {
+            row.has(flag::DENYOOM)
+                || (command.id == table().exec && transactions::needs_memory(client))
+        };
+        match room {
+            Ok(true) => {}
+            Ok(false) if needs_memory() => return refuse(Error::OOM),
+            Err(obstacle) if needs_memory() => return Verdict::Stall(obstacle),
+            _ => {}
         }
     }
     if client.protocol == Protocol::Resp2
@@ -283,36 +305,68 @@ fn plan_all(engine: &Engine, row: &Row, args: &[&[u8]]) -> Plan {
     }
 }
 
-/// Runs a command under its own plan. Answers the waiter when it waits.
+/// Takes the locks of a plan.
+#[inline]
+fn begin<'e>(lp: &'e WorkerLoop, shift: &'e Shift, plan: Plan) -> Result<Txn<'e>, Obstacle> {
+    match &plan {
+        Plan::Shards(shards) if shards.is_empty() => {}
+        Plan::Exclusive if !lp.enter_all_gates() => return Err(Obstacle::AllGates),
+        Plan::Exclusive => {}
+        _ if !lp.enter_gate() => return Err(Obstacle::Gate),
+        _ => {}
+    }
+    let patience = lp.lock_patience(&plan);
+    Txn::try_begin(&lp.server.engine, &shift.worker, plan, lp.now_ms(), Some(patience))
+        .map_err(|shard| lp.refused(shard))
+}
+
+/// Whether a command needs the Lua VM of its worker.
+fn needs_vm(command: &Registered, client: &Client) -> bool {
+    let needs =
+        |command: &Registered| command.row.has(flag::SCRIPT) || command.full_name == "script|load";
+    let mut queued = client.transaction.queued.iter();
+    needs(command)
+        || (command.id == table().exec && queued.any(|queued| needs(&table().all[queued.command])))
+}
+
+/// Runs a command under its own plan.
 fn in_transaction(
     lp: &WorkerLoop,
     shift: &Shift,
-    client: &mut Client,
+    connection: &mut Connection,
     command: &'static Registered,
     args: &[&[u8]],
-    out: &mut Vec<u8>,
-) -> Option<(Arc<Waiter>, Wait)> {
+) -> Ran {
+    let Connection { client, output: out, .. } = connection;
+    if lp.is_pinned() && needs_vm(command, client) {
+        return Ran::Not(Obstacle::Vm);
+    }
     let engine = &lp.server.engine;
     let plan = if command.id == table().exec {
         transactions::plan(engine, client)
     } else {
         plan(engine, command.row, args)
     };
-    let exclusive = plan == Plan::Exclusive;
-    let entered = match &plan {
-        Plan::Shards(shards) if shards.is_empty() => true,
-        Plan::Exclusive => lp.enter_all_gates(),
-        _ => lp.enter_gate(),
+    let is_walk = plan == Plan::Walk;
+    let mut txn = match begin(lp, shift, plan) {
+        Ok(txn) => txn,
+        Err(obstacle) => return Ran::Not(obstacle),
     };
-    if !entered {
-        reject(lp, shift, client, out, Some(command), &BUSY);
-        return None;
+    if !is_walk {
+        announce(lp, client, command, args);
     }
-    let mut txn = Txn::begin(engine, &shift.worker, plan, lp.now_ms());
     txn.select(client.db);
     txn.set_no_touch(client.no_touch);
+    let position = out.len();
     let wait =
         execute(lp, shift, client, command, args, &mut txn, out, Origin::Network, Blocking::First);
+    if let Some(shard) = txn.obstacle() {
+        out.truncate(position);
+        return Ran::Not(lp.refused(shard));
+    }
+    if is_walk {
+        announce(lp, client, command, args);
+    }
     let waits = wait.map(|wait| {
         let body = Waiting {
             command,
@@ -327,12 +381,22 @@ fn in_transaction(
         txn.wait(&waiter);
         (waiter, wait)
     });
+    let exclusive = txn.is_exclusive();
     let effects = txn.commit();
     if exclusive {
         lp.leave_all_gates();
     }
     after(lp, shift, effects);
-    waits
+    Ran::Done(waits)
+}
+
+/// Notes that a command runs: once, though it may have been offered before.
+fn announce(lp: &WorkerLoop, client: &Client, command: &Registered, args: &[&[u8]]) {
+    client.info.last_command.store(command.id, Ordering::Relaxed);
+    client.info.commands.fetch_add(1, Ordering::Relaxed);
+    if lp.server.monitor_count.load(Ordering::Relaxed) > 0 && command.id != table().exec {
+        crate::session::monitor::feed(lp, &client.info.address, client.db, command, args);
+    }
 }
 
 /// What is done once the locks of a transaction are released.
@@ -399,31 +463,53 @@ pub fn serve_waiters(lp: &WorkerLoop, shift: &Shift, ready: Vec<KeyName>) {
                 lp.unserved.borrow_mut().push(name);
                 break;
             }
-            let claimed = engine.claim_waiter(&shift.worker, &name, passed_over, None);
-            let Ok(Some(claim)) = claimed else {
-                break;
+            let patience = Some(lp.lock_patience(&Plan::none()));
+            let claim = match engine.claim_waiter(&shift.worker, &name, passed_over, patience) {
+                Ok(Some(claim)) => claim,
+                Ok(None) => break,
+                Err(shard) => {
+                    lp.refused(shard);
+                    lp.unserved.borrow_mut().push(name);
+                    break;
+                }
             };
             let Some(waiter) = claim.waiter else {
                 passed_over = claim.ticket;
                 continue;
             };
-            let served = loop {
-                let (reply, ready) = serve(lp, shift, &waiter);
-                if let Some(reply) = reply {
-                    waiter.finish();
-                    let _ = engine.forget_waiter(&shift.worker, &waiter, None);
-                    let waiting = waiting(&waiter);
-                    lp.server.send(&waiting.info, |to| Mail::Unblocked(to, reply));
-                    queue.extend(ready);
-                    break true;
+            match serve_claimed(lp, shift, &waiter, &mut queue) {
+                Ok(true) => {}
+                Ok(false) => passed_over = claim.ticket,
+                Err(shard) => {
+                    lp.refused(shard);
+                    lp.unserved.borrow_mut().push(name);
+                    break;
                 }
-                if waiter.put_back() {
-                    break false;
-                }
-            };
-            if !served {
-                passed_over = claim.ticket;
             }
+        }
+    }
+}
+
+/// Serves one client, whom nobody else serves meanwhile. False when it waits on; the error is a
+/// shard that its command needs and that could not be had in time.
+fn serve_claimed(
+    lp: &WorkerLoop,
+    shift: &Shift,
+    waiter: &Arc<Waiter>,
+    queue: &mut VecDeque<KeyName>,
+) -> Result<bool, u16> {
+    loop {
+        let served = serve(lp, shift, waiter);
+        if let Ok((Some(reply), ready)) = served {
+            waiter.finish();
+            lp.see_to(shift, Chore::Waiter(waiter.clone()));
+            let waiting = waiting(waiter);
+            lp.server.send(&waiting.info, |to| Mail::Unblocked(to, reply));
+            queue.extend(ready);
+            return Ok(true);
+        }
+        if waiter.put_back() {
+            return served.map(|_| false);
         }
     }
 }
@@ -433,8 +519,12 @@ fn waiting(waiter: &Waiter) -> &Waiting {
 }
 
 /// Tries a waiting client's command again. Answers its reply, unless it still waits, and the keys
-/// its changes made ready.
-fn serve(lp: &WorkerLoop, shift: &Shift, waiter: &Waiter) -> (Option<Vec<u8>>, Vec<KeyName>) {
+/// its changes made ready; the error is a shard that could not be had in time.
+fn serve(
+    lp: &WorkerLoop,
+    shift: &Shift,
+    waiter: &Waiter,
+) -> Result<(Option<Vec<u8>>, Vec<KeyName>), u16> {
     let waiting = waiting(waiter);
     let args: SmallVec<[&[u8]; 8]> = waiting.args.iter().map(|arg| &**arg).collect();
     let engine = &lp.server.engine;
@@ -442,7 +532,8 @@ fn serve(lp: &WorkerLoop, shift: &Shift, waiter: &Waiter) -> (Option<Vec<u8>>, V
         unreachable!("only keyspace commands wait");
     };
     let plan = plan(engine, waiting.command.row, &args);
-    let mut txn = Txn::begin(engine, &shift.worker, plan, lp.now_ms());
+    let patience = Some(lp.lock_patience(&plan));
+    let mut txn = Txn::try_begin(engine, &shift.worker, plan, lp.now_ms(), patience)?;
     txn.select(waiting.db);
     let mut out = Vec::new();
     let mut call = Call::new(&mut txn, Reply::new(&mut out, waiting.protocol), Blocking::Again);
@@ -454,7 +545,7 @@ fn serve(lp: &WorkerLoop, shift: &Shift, waiter: &Waiter) -> (Option<Vec<u8>>, V
         Reply::new(&mut out, waiting.protocol).error(&error.0);
     }
     let effects = txn.commit();
-    ((!waits).then_some(out), effects.ready)
+    Ok(((!waits).then_some(out), effects.ready))
 }
 
 /// Takes a client out of everything the server knows it in.
@@ -469,12 +560,13 @@ pub fn is_over_memory_limit(shift: &Shift) -> bool {
     limit_bytes > 0 && memory::used_bytes() > memory::allocation_limit(limit_bytes)
 }
 
-/// Evicts until memory is within its limit. False when that was not possible.
-pub fn make_room(lp: &WorkerLoop, shift: &Shift, now_ms: i64) -> bool {
+/// Evicts until memory is within its limit. False when that was not possible; the error is what
+/// kept it from trying.
+pub fn make_room(lp: &WorkerLoop, shift: &Shift, now_ms: i64) -> Result<bool, Obstacle> {
     let engine = &lp.server.engine;
     let started = Instant::now();
     let mut ready = Vec::new();
-    let mut fits = true;
+    let mut outcome = Ok(true);
     while is_over_memory_limit(shift) {
         if engine.pending_free() > 0 {
             // What was evicted already is still being freed: wait for that, not for more keys.
@@ -484,14 +576,16 @@ pub fn make_room(lp: &WorkerLoop, shift: &Shift, now_ms: i64) -> bool {
             }
             continue;
         }
-        if !lp.enter_gate()
-            || !engine.evict_one(&shift.worker, &mut lp.pool.borrow_mut(), now_ms, &mut ready)
-        {
-            fits = false;
+        if !lp.enter_gate() {
+            outcome = Err(Obstacle::Gate);
+            break;
+        }
+        if !engine.evict_one(&shift.worker, &mut lp.pool.borrow_mut(), now_ms, &mut ready) {
+            outcome = Ok(false);
             break;
         }
     }
     lp.server.stats.evicted_ns.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
     serve_waiters(lp, shift, ready);
-    fits
+    outcome
 }

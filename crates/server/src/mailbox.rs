@@ -40,6 +40,19 @@ pub enum Mail {
     Wake,
 }
 
+impl Mail {
+    /// The connection it is for.
+    pub fn token(&self) -> Option<usize> {
+        match self {
+            Mail::Push(to, _)
+            | Mail::Unblocked(to, _)
+            | Mail::WaitEnded(to, _)
+            | Mail::Kill(to) => Some(to.token),
+            Mail::Accepted(_) | Mail::Resume | Mail::Wake => None,
+        }
+    }
+}
+
 pub struct Mailbox {
     queue: Mutex<Vec<Mail>>,
     waker: Waker,

@@ -4,7 +4,9 @@
 //! replies, then does its share of the periodic work. While commands run the worker holds its
 //! gate; it gives it back between commands when somebody wants to go exclusive, and before it
 //! sends. The loop's parts are cells of their own because a long script calls back into the loop
-//! to keep other connections served (`poll_while_busy`): no borrow may last over a command.
+//! to keep other connections served (`stall.rs`): no borrow may last over a command.
+
+mod stall;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
@@ -30,6 +32,9 @@ use crate::server::{Server, unix_ms};
 use crate::stats::WorkerStats;
 use crate::{client_memory, dispatch, look_ahead, memory};
 
+pub use stall::Chore;
+use stall::STALL_PERIOD;
+
 /// The shared read buffer of a worker.
 const READ_BYTES: usize = 64 * 1024;
 /// Replies waiting in one turn before they are sent, so that latency stays bounded.
@@ -43,8 +48,6 @@ const TURN_BYTES: usize = 4 << 20;
 /// Output buffers up to this size are kept for the next connection that replies.
 const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const SPARE_BUFFERS_MAX: usize = 64;
-/// How long a worker waits for its gate before it looks whether a script is to blame.
-const GATE_PATIENCE: Duration = Duration::from_millis(20);
 
 pub const WAKER: Token = Token(usize::MAX);
 /// Listeners have the tokens from here on.
@@ -105,22 +108,34 @@ pub struct WorkerLoop {
     unfinished: RefCell<VecDeque<usize>>,
     /// Events of this turn that are not handled yet.
     ready: RefCell<VecDeque<Ready>>,
-    /// A command runs now: this is a poll from within a long script.
+    /// A command runs now: this is a turn from within a long script.
     is_busy: Cell<bool>,
     blocked: RefCell<hashbrown::HashMap<usize, Blocked>>,
     deadlines: RefCell<BTreeSet<(i64, usize)>>,
     paused: RefCell<Vec<usize>>,
     /// Connections whose events came while their own script ran.
     missed: RefCell<Vec<usize>>,
-    /// Mails that came while a script ran.
+    /// Mails for a connection whose script ran when they came.
     postponed_mail: RefCell<Vec<Mail>>,
-    /// Keys whose waiters could not be served yet because a script kept the gates.
+    /// Connections that wait for locks.
+    stalled: RefCell<VecDeque<usize>>,
+    /// One of them waits for all gates; and one of those that were offered again in this turn.
+    is_waiting: Cell<bool>,
+    is_waiting_again: Cell<bool>,
+    /// What could not be done yet because somebody kept a lock.
+    chores: RefCell<Vec<Chore>>,
+    /// Keys whose waiters could not be served yet for the same reason.
     pub unserved: RefCell<Vec<engine::KeyName>>,
     view: RefCell<ConfigView>,
     shift: RefCell<Rc<Shift>>,
     /// The configuration was changed here: nothing more is executed under the old one.
     is_shift_over: Cell<bool>,
     in_gate: Cell<bool>,
+    /// A script runs: the gates stay as they are.
+    is_pinned: Cell<bool>,
+    /// Somebody has waited in vain in this turn, and the others need not.
+    is_gate_refused: Cell<bool>,
+    is_shard_refused: Cell<bool>,
     clock: Cell<Clock>,
     /// The end of the last command, which is the beginning of the next.
     mark: Cell<Instant>,
@@ -164,11 +179,18 @@ impl WorkerLoop {
             paused: RefCell::default(),
             missed: RefCell::default(),
             postponed_mail: RefCell::default(),
+            stalled: RefCell::default(),
+            is_waiting: Cell::new(false),
+            is_waiting_again: Cell::new(false),
+            chores: RefCell::default(),
             unserved: RefCell::default(),
             view: RefCell::new(view),
             shift: RefCell::new(shift),
             is_shift_over: Cell::new(false),
             in_gate: Cell::new(false),
+            is_pinned: Cell::new(false),
+            is_gate_refused: Cell::new(false),
+            is_shard_refused: Cell::new(false),
             clock: Cell::new(Clock { wall_ms: unix_ms(), at: now }),
             mark: Cell::new(now),
             unsent_bytes: Cell::new(0),
@@ -203,13 +225,14 @@ impl WorkerLoop {
             self.look_at_clock();
             let started = self.clock.get().at;
             self.renew_shift();
+            self.renew_patience();
             let shift = self.shift.borrow().clone();
             self.ready.borrow_mut().extend(events.iter().map(Ready::from));
+            self.offer_stalled(&shift);
             self.on_ready(&shift);
             self.read_mail(&shift, &mut mails);
             self.go_on_with_unfinished(&shift);
-            let unserved = std::mem::take(&mut *self.unserved.borrow_mut());
-            dispatch::serve_waiters(self, &shift, unserved);
+            self.do_chores(&shift);
             self.leave_gate();
             self.flush_all(&shift);
             self.look_at_clock();
@@ -221,6 +244,7 @@ impl WorkerLoop {
                 self.leave_gate();
                 self.flush_all(&shift);
             }
+            self.leave_gate();
             self.stats.event_loop_cycles.add(1);
             self.stats.event_loop_ns.add(started.elapsed().as_nanos() as u64);
         }
@@ -233,6 +257,9 @@ impl WorkerLoop {
             return Duration::ZERO;
         }
         let mut patience = self.cron_at.get().saturating_duration_since(Instant::now());
+        if self.is_held_up() {
+            patience = patience.min(STALL_PERIOD);
+        }
         let deadline_ms = self.deadlines.borrow().first().map(|(deadline_ms, _)| *deadline_ms);
         let is_paused = !self.paused.borrow().is_empty();
         let pause_ms = is_paused.then(|| self.server.pause.until_ms.load(Ordering::Acquire));
@@ -269,30 +296,16 @@ impl WorkerLoop {
         self.is_shift_over.set(true);
     }
 
-    fn renew_shift(&self) {
+    /// Answers whether the configuration has changed.
+    fn renew_shift(&self) -> bool {
         self.is_shift_over.set(false);
         let mut view = self.view.borrow_mut();
-        if view.refresh() {
+        let is_stale = view.refresh();
+        if is_stale {
             let fresh = Shift::new(&self.server, self.id, view.snapshot());
             *self.shift.borrow_mut() = Rc::new(fresh);
         }
-    }
-
-    /// Enters the gate of this worker; false when a script keeps it closed for too long.
-    pub fn enter_gate(&self) -> bool {
-        if self.in_gate.get() {
-            if !self.server.engine.gates().is_wanted() {
-                return true;
-            }
-            self.leave_gate();
-        }
-        while !self.server.engine.gates().enter(self.id, Some(GATE_PATIENCE)) {
-            if self.server.scripts.watch.is_busy() {
-                return false;
-            }
-        }
-        self.in_gate.set(true);
-        true
+        is_stale
     }
 
     /// Looks ahead over a batch and asks for the memory of its keys. Returns where the next look
@@ -303,31 +316,6 @@ impl WorkerLoop {
             self.server.engine.prefetch(db, &targets);
         }
         next
-    }
-
-    pub fn leave_gate(&self) {
-        if self.in_gate.replace(false) {
-            // SAFETY: entered on this thread, as the flag says.
-            unsafe { self.server.engine.gates().leave(self.id) };
-        }
-    }
-
-    /// Takes every gate; false when a script keeps them closed for too long.
-    pub fn enter_all_gates(&self) -> bool {
-        self.leave_gate();
-        let scripts = &self.server.scripts;
-        while !self.server.engine.gates().enter_all(Some(GATE_PATIENCE), || scripts.watch.is_busy())
-        {
-            if scripts.watch.is_busy() {
-                return false;
-            }
-        }
-        true
-    }
-
-    pub fn leave_all_gates(&self) {
-        // SAFETY: called by whoever got true from `enter_all_gates`, on this thread.
-        unsafe { self.server.engine.gates().leave_all() };
     }
 
     // --- connections -------------------------------------------------------------------------
@@ -406,6 +394,9 @@ impl WorkerLoop {
 
     fn close(&self, shift: &Shift, token: usize, mut connection: Box<Connection>) {
         connection.stream.deregister(&self.registry);
+        if connection.hold == Hold::Stalled {
+            self.forget_stalled(token);
+        }
         self.unblock(shift, token, true);
         dispatch::forget_client(self, shift, &mut connection.client);
         // From here on nobody counts it: whoever evicts meanwhile finds it closing.
@@ -603,7 +594,7 @@ impl WorkerLoop {
     }
 
     /// Handles what the poller reported. One event at a time leaves the queue: those behind a
-    /// script that runs for long are then handled by `poll_while_busy`.
+    /// script that runs for long are then handled by `serve_others`.
     fn on_ready(&self, shift: &Shift) {
         loop {
             let Some(ready) = self.ready.borrow_mut().pop_front() else { return };
@@ -768,6 +759,10 @@ impl WorkerLoop {
     fn read_mail(&self, shift: &Shift, mails: &mut Vec<Mail>) {
         mails.append(&mut self.postponed_mail.borrow_mut());
         self.server.mailboxes[self.id].take(mails);
+        self.handle_mail(shift, mails);
+    }
+
+    fn handle_mail(&self, shift: &Shift, mails: &mut Vec<Mail>) {
         for mail in mails.drain(..) {
             match mail {
                 Mail::Wake => {}
@@ -841,9 +836,7 @@ impl WorkerLoop {
         self.server.blocked.fetch_sub(1, Ordering::Relaxed);
         if cancel {
             blocked.waiter.cancel();
-            if self.enter_gate() {
-                let _ = self.server.engine.forget_waiter(&shift.worker, &blocked.waiter, None);
-            }
+            self.see_to(shift, Chore::Waiter(blocked.waiter.clone()));
         }
         Some(blocked)
     }
@@ -902,9 +895,7 @@ impl WorkerLoop {
             }
             _ => return,
         };
-        if self.enter_gate() {
-            let _ = self.server.engine.forget_waiter(&shift.worker, &waiter, None);
-        }
+        self.see_to(shift, Chore::Waiter(waiter));
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, protocol);
         match (end, on_timeout) {
@@ -955,7 +946,7 @@ impl WorkerLoop {
             dispatch::serve_waiters(self, shift, ready);
         }
         if dispatch::is_over_memory_limit(shift) {
-            dispatch::make_room(self, shift, now_ms);
+            let _ = dispatch::make_room(self, shift, now_ms);
         }
         self.close_idle(shift, now_ms);
         // The peak has to be seen now and then even if nobody asks.
@@ -984,27 +975,5 @@ impl WorkerLoop {
                 self.connections.borrow_mut()[token] = Some(connection);
             }
         }
-    }
-
-    /// Serves the other connections once while a script keeps this worker: most commands are
-    /// answered BUSY, SCRIPT KILL and SHUTDOWN work.
-    pub fn poll_while_busy(&self) {
-        let shift = self.shift.borrow().clone();
-        let mut events = Events::with_capacity(256);
-        if self.poll.borrow_mut().poll(&mut events, Some(Duration::ZERO)).is_err() {
-            return;
-        }
-        self.ready.borrow_mut().extend(events.iter().map(Ready::from));
-        self.on_ready(&shift);
-        let mut mails = Vec::new();
-        self.server.mailboxes[self.id].take(&mut mails);
-        for mail in mails {
-            match mail {
-                Mail::Accepted(stream) => self.adopt(stream),
-                other => self.postponed_mail.borrow_mut().push(other),
-            }
-        }
-        self.go_on_with_unfinished(&shift);
-        self.flush_all(&shift);
     }
 }

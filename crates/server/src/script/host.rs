@@ -113,13 +113,15 @@ impl Host for ScriptHost<'_, '_> {
     }
 
     fn tick(&mut self) -> Tick {
-        let server = &self.lp.server;
-        let is_over = || server.scripts.watch.is_killed() || server.is_shutting_down();
+        let (lp, watch) = (self.lp, &self.lp.server.scripts.watch);
+        let is_over = || watch.is_killed(lp.id) || lp.server.is_shutting_down();
         if is_over() {
             return Tick::Kill;
         }
-        if server.scripts.watch.is_busy() {
-            self.lp.poll_while_busy();
+        watch.note_held(lp.id, self.txn.held());
+        // An exclusive script keeps everybody waiting until it is busy.
+        if !self.txn.is_exclusive() || watch.is_busy() {
+            lp.serve_others();
         }
         if is_over() { Tick::Kill } else { Tick::Continue }
     }

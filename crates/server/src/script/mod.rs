@@ -15,7 +15,7 @@ use lua::{Script, Vm, VmOptions};
 
 pub use cache::Cache;
 use host::ScriptHost;
-pub use watch::{KillError, Watch, watch};
+pub use watch::{KillError, Obstacle, Watch, watch};
 
 use crate::client::Client;
 use crate::dispatch;
@@ -94,7 +94,8 @@ pub fn run<'e>(
     out: &mut Vec<u8>,
 ) {
     let flags = script.flags();
-    lp.server.scripts.watch.begin(lp.id);
+    lp.server.scripts.watch.begin(lp.id, txn.is_exclusive());
+    lp.pin();
     let (db, protocol) = (client.db, client.protocol);
     let transaction_db = txn.db();
     let out_of_memory = dispatch::is_over_memory_limit(shift);
@@ -122,5 +123,6 @@ pub fn run<'e>(
     client.db = db;
     client.protocol = protocol;
     txn.select(transaction_db);
+    lp.unpin();
     lp.server.scripts.watch.end(lp.id, used_bytes);
 }

@@ -1,7 +1,14 @@
-//! The watch over running scripts: who runs since when, SCRIPT KILL, and the thread that
-//! interrupts scripts which run for too long.
+//! The watch over running scripts: who runs since when and with which locks, SCRIPT KILL, and the
+//! thread that interrupts scripts.
+//!
+//! A script that runs for a while is interrupted every few ms so that its worker serves its other
+//! connections; one that runs for longer than `busy-reply-threshold` is *busy*: commands that
+//! cannot run because of it are answered BUSY.
+//!
+//! Thread safety: a worker writes what is noted of it, the watchdog sets and clears its busy mark,
+//! anybody reads and kills. A run has a number, so that a kill cannot hit the next script.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lua::Interrupter;
@@ -9,17 +16,33 @@ use parking_lot::Mutex;
 
 use crate::server::{Server, unix_ms};
 
-/// How often the watchdog looks, and how often a request to a busy script is repeated.
+/// How often the watchdog looks, and how often scripts are interrupted.
 const WATCH_PERIOD: Duration = Duration::from_millis(10);
+/// Scripts that run beside others for longer than this, ms, keep exclusive plans from waiting for
+/// all gates: everybody would wait with them.
+const LONG_MS: i64 = 20;
+
+const AT_EASE: u8 = 0;
+const BUSY: u8 = 1;
+const BUSY_EXCLUSIVE: u8 = 2;
 
 /// What is known of one worker.
 #[derive(Default)]
+#[repr(align(128))]
 struct Watched {
     interrupter: Mutex<Option<Interrupter>>,
     /// Unix ms when the script that runs now began; 0 when none runs.
     started_ms: AtomicI64,
-    /// It has changed the keyspace, so SCRIPT KILL is refused.
+    /// Number of the run.
+    run: AtomicU64,
+    /// The run that SCRIPT KILL has met.
+    killed_run: AtomicU64,
+    is_exclusive: AtomicBool,
+    /// It has changed the keyspace and that cannot be undone, so SCRIPT KILL is refused.
     has_written: AtomicBool,
+    busy: AtomicU8,
+    /// The shards of a busy script.
+    held: Mutex<Vec<u16>>,
     /// Of its Lua heap.
     used_bytes: AtomicU64,
 }
@@ -31,19 +54,37 @@ pub enum KillError {
     HasWritten,
 }
 
+/// What keeps a command from running now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The gate of its worker could not be had: an exclusive plan runs.
+    Gate,
+    /// Not all gates could be had.
+    AllGates,
+    /// Somebody works on this shard.
+    Shard(u16),
+    /// A script, and a script runs on its worker already.
+    Vm,
+    /// A script, and an exclusive plan waits for those that run already.
+    Turn,
+}
+
 pub struct Watch {
     workers: Vec<Watched>,
-    /// A script runs for longer than busy-reply-threshold.
-    busy: AtomicBool,
-    kill: AtomicBool,
+    /// How many scripts are busy, and how many of them exclusive ones.
+    busy: AtomicUsize,
+    busy_exclusive: AtomicUsize,
+    /// Workers where exclusive plans wait for running scripts to end.
+    waiting: AtomicUsize,
 }
 
 impl Watch {
     pub fn new(workers: usize) -> Watch {
         Watch {
             workers: (0..workers).map(|_| Watched::default()).collect(),
-            busy: AtomicBool::new(false),
-            kill: AtomicBool::new(false),
+            busy: AtomicUsize::new(0),
+            busy_exclusive: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
         }
     }
 
@@ -53,13 +94,15 @@ impl Watch {
     }
 
     /// A script begins on a worker.
-    pub fn begin(&self, worker: usize) {
+    pub fn begin(&self, worker: usize, is_exclusive: bool) {
         let watched = &self.workers[worker];
         watched.has_written.store(false, Ordering::Release);
-        watched.started_ms.store(unix_ms(), Ordering::Release);
+        watched.is_exclusive.store(is_exclusive, Ordering::Release);
+        watched.run.store(watched.run.load(Ordering::Relaxed) + 1, Ordering::Release);
+        watched.started_ms.store(unix_ms(), Ordering::SeqCst);
     }
 
-    /// The script of a worker has changed the keyspace.
+    /// The script of a worker has changed the keyspace for good.
     pub fn note_write(&self, worker: usize) {
         self.workers[worker].has_written.store(true, Ordering::Release);
     }
@@ -68,9 +111,33 @@ impl Watch {
     pub fn end(&self, worker: usize, used_bytes: usize) {
         let watched = &self.workers[worker];
         watched.used_bytes.store(used_bytes as u64, Ordering::Relaxed);
-        watched.started_ms.store(0, Ordering::Release);
-        self.kill.store(false, Ordering::Release);
-        self.busy.store(false, Ordering::Release);
+        watched.started_ms.store(0, Ordering::SeqCst);
+        // The watchdog marks first and then looks whether the script still runs; here it is the
+        // other way round, so one of the two clears the mark.
+        if watched.busy.load(Ordering::SeqCst) != AT_EASE {
+            self.clear_busy(watched);
+        }
+    }
+
+    fn mark_busy(&self, watched: &Watched, run: u64) {
+        let exclusive = watched.is_exclusive.load(Ordering::Acquire);
+        let mark = if exclusive { BUSY_EXCLUSIVE } else { BUSY };
+        if watched.busy.compare_exchange(AT_EASE, mark, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        {
+            watched.held.lock().clear();
+            self.busy.fetch_add(1, Ordering::AcqRel);
+            self.busy_exclusive.fetch_add(usize::from(exclusive), Ordering::AcqRel);
+        }
+        let has_ended = watched.started_ms.load(Ordering::SeqCst) == 0;
+        if has_ended || watched.run.load(Ordering::SeqCst) != run {
+            self.clear_busy(watched);
+        }
+    }
+
+    fn clear_busy(&self, watched: &Watched) {
+        let mark = watched.busy.swap(AT_EASE, Ordering::SeqCst);
+        self.busy.fetch_sub(usize::from(mark != AT_EASE), Ordering::AcqRel);
+        self.busy_exclusive.fetch_sub(usize::from(mark == BUSY_EXCLUSIVE), Ordering::AcqRel);
     }
 
     /// Bytes of all Lua heaps.
@@ -80,7 +147,37 @@ impl Watch {
 
     /// Whether a script runs for longer than others should have to wait.
     pub fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Acquire)
+        self.busy.load(Ordering::Acquire) > 0
+    }
+
+    /// The same of a script that has the whole keyspace.
+    pub fn is_exclusive_busy(&self) -> bool {
+        self.busy_exclusive.load(Ordering::Acquire) > 0
+    }
+
+    /// The script of a worker notes the shards it holds, if it is busy.
+    pub fn note_held(&self, worker: usize, shards: &[u16]) {
+        let watched = &self.workers[worker];
+        if watched.busy.load(Ordering::Acquire) == BUSY {
+            let mut held = watched.held.lock();
+            if held.len() != shards.len() {
+                held.clear();
+                held.extend_from_slice(shards);
+            }
+        }
+    }
+
+    /// Whether a busy script is what keeps a command of a worker from running.
+    pub fn is_to_blame(&self, worker: usize, obstacle: Obstacle) -> bool {
+        match obstacle {
+            _ if !self.is_busy() => false,
+            Obstacle::Gate => self.is_exclusive_busy(),
+            Obstacle::AllGates | Obstacle::Turn => true,
+            Obstacle::Vm => self.workers[worker].busy.load(Ordering::Acquire) != AT_EASE,
+            Obstacle::Shard(shard) => self.workers.iter().any(|worker| {
+                worker.busy.load(Ordering::Acquire) == BUSY && worker.held.lock().contains(&shard)
+            }),
+        }
     }
 
     /// Whether any script runs now.
@@ -88,56 +185,93 @@ impl Watch {
         self.workers.iter().any(|worker| worker.started_ms.load(Ordering::Acquire) != 0)
     }
 
-    /// Whether the script that runs now is to end.
-    pub fn is_killed(&self) -> bool {
-        self.kill.load(Ordering::Acquire)
+    /// Whether a script that runs beside others has been running for long.
+    pub fn is_long(&self) -> bool {
+        let mut now_ms = None;
+        self.workers.iter().any(|worker| {
+            let started_ms = worker.started_ms.load(Ordering::Acquire);
+            started_ms != 0
+                && !worker.is_exclusive.load(Ordering::Acquire)
+                && *now_ms.get_or_insert_with(unix_ms) - started_ms >= LONG_MS
+        })
     }
 
-    /// Has the script that runs now end with an error.
+    /// A worker begins or ceases to have exclusive plans that wait for scripts to end.
+    pub fn set_waiting(&self, waits: bool) {
+        match waits {
+            true => self.waiting.fetch_add(1, Ordering::AcqRel),
+            false => self.waiting.fetch_sub(1, Ordering::AcqRel),
+        };
+    }
+
+    /// Whether exclusive plans wait for scripts to end, so that no further ones may begin.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether the script of a worker is to end.
+    pub fn is_killed(&self, worker: usize) -> bool {
+        let watched = &self.workers[worker];
+        watched.killed_run.load(Ordering::Acquire) == watched.run.load(Ordering::Relaxed)
+    }
+
+    /// SCRIPT KILL: has the scripts end that are busy, or else the one that runs for longest.
     pub fn kill(&self) -> Result<(), KillError> {
-        let running =
-            self.workers.iter().find(|worker| worker.started_ms.load(Ordering::Acquire) != 0);
-        let Some(running) = running else { return Err(KillError::NotBusy) };
-        if running.has_written.load(Ordering::Acquire) {
-            return Err(KillError::HasWritten);
+        let running = |worker: &&Watched| worker.started_ms.load(Ordering::Acquire) != 0;
+        let is_busy = |worker: &&Watched| worker.busy.load(Ordering::Acquire) != AT_EASE;
+        let mut victims: Vec<&Watched> = self.workers.iter().filter(is_busy).collect();
+        if victims.is_empty() {
+            let since = |worker: &&Watched| worker.started_ms.load(Ordering::Acquire);
+            victims.extend(self.workers.iter().filter(running).min_by_key(since));
         }
-        self.kill.store(true, Ordering::Release);
-        self.interrupt_all();
-        Ok(())
-    }
-
-    /// Makes every running script stop and think.
-    pub fn interrupt_all(&self) {
-        for worker in &self.workers {
-            if let Some(interrupter) = &*worker.interrupter.lock() {
-                interrupter.request();
+        let mut outcome = Err(KillError::NotBusy);
+        for worker in victims {
+            let run = worker.run.load(Ordering::SeqCst);
+            if !running(&worker) {
+                continue;
             }
+            if worker.has_written.load(Ordering::Acquire) {
+                return Err(KillError::HasWritten);
+            }
+            worker.killed_run.store(run, Ordering::Release);
+            worker.interrupt();
+            outcome = Ok(());
         }
+        outcome
     }
 
     /// One look of the watchdog at all workers.
     fn look(&self, threshold_ms: u64, now_ms: i64, is_shutting_down: bool) {
-        let mut any_busy = false;
         for worker in &self.workers {
-            let started_ms = worker.started_ms.load(Ordering::Acquire);
+            let run = worker.run.load(Ordering::SeqCst);
+            let started_ms = worker.started_ms.load(Ordering::SeqCst);
             if started_ms == 0 {
                 continue;
             }
-            let too_long = now_ms.saturating_sub(started_ms) as u64 >= threshold_ms.max(1);
-            if too_long {
-                any_busy = true;
+            let since_ms = now_ms.saturating_sub(started_ms).max(0) as u64;
+            let was_busy = worker.busy.load(Ordering::Acquire) != AT_EASE;
+            if since_ms >= threshold_ms.max(1) && !was_busy {
+                self.mark_busy(worker, run);
+                crate::log_warning!(
+                    "Slow script detected: still in execution after {threshold_ms} milliseconds. \
+                     You can try killing the script using the SCRIPT KILL command."
+                );
             }
-            if (too_long || is_shutting_down)
-                && let Some(interrupter) = &*worker.interrupter.lock()
-            {
-                interrupter.request();
+            let is_exclusive = worker.is_exclusive.load(Ordering::Acquire);
+            let is_killed = worker.killed_run.load(Ordering::Acquire) == run;
+            // An exclusive script has nobody to serve until it is busy.
+            if is_shutting_down || was_busy || is_killed || (!is_exclusive && since_ms > 0) {
+                worker.interrupt();
             }
         }
-        if any_busy && !self.busy.swap(true, Ordering::AcqRel) {
-            crate::log_warning!(
-                "Slow script detected: still in execution after {threshold_ms} milliseconds. You \
-                 can try killing the script using the SCRIPT KILL command."
-            );
+    }
+}
+
+impl Watched {
+    /// Makes the script stop and think.
+    fn interrupt(&self) {
+        if let Some(interrupter) = &*self.interrupter.lock() {
+            interrupter.request();
         }
     }
 }

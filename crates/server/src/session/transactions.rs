@@ -15,7 +15,7 @@ use crate::dispatch;
 use crate::request::{Origin, Request, SessionHandler, row};
 use crate::session::monitor;
 use crate::table::{Registered, table};
-use crate::worker::{Shift, WorkerLoop};
+use crate::worker::{Chore, Shift, WorkerLoop};
 
 const GROUP: Group = Group::Transactions;
 
@@ -189,15 +189,7 @@ fn unwatch_all(lp: &WorkerLoop, shift: &Shift, client: &mut Client) {
     client.info.watching.store(0, Ordering::Relaxed);
     client.info.watched_bytes.store(0, Ordering::Relaxed);
     for (name, _) in watched {
-        // While a script keeps the gates the registration stays; the mark it gets goes nowhere.
-        if !lp.enter_gate() {
-            return;
-        }
-        let engine = &lp.server.engine;
-        let plan = Plan::shards([engine.key_shard(&name.1)].into_iter().collect());
-        let mut txn = Txn::begin(engine, &shift.worker, plan, lp.now_ms());
-        txn.unwatch(&name, &watch);
-        txn.commit();
+        lp.see_to(shift, Chore::Watch(name, watch.clone()));
     }
 }
 
