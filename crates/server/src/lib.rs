@@ -16,6 +16,7 @@ pub mod log;
 mod look_ahead;
 pub mod mailbox;
 pub mod memory;
+mod process;
 mod pubsub;
 mod rates;
 pub mod request;
@@ -57,8 +58,10 @@ fn workers(config: &Config) -> usize {
 
 fn set_up_log(config: &Config) -> Result<(), String> {
     log::set_level(config.loglevel.into());
-    let path = config.logfile.to_string();
-    log::set_file(&path).map_err(|error| format!("can't open the log file '{path}': {error}"))
+    let path = config.logfile.as_path();
+    log::set_file(path).map_err(|error| {
+        format!("can't open the log file '{}': {}", path.display(), config::reason(&error))
+    })
 }
 
 /// Serves until a signal or SHUTDOWN ends it. The error is one line for the user.
@@ -73,6 +76,7 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
     abort_on_panic();
     let config = Arc::new(ConfigStore::new(loaded.config, loaded.file));
     let snapshot = config.current();
+    process::enter_directory(&snapshot)?;
     set_up_log(&snapshot)?;
     let count = workers(&snapshot);
 
@@ -86,6 +90,13 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
     }
     let registry = polls[0].registry().try_clone().map_err(failed)?;
     let listeners = Listeners::open(&snapshot, registry, FIRST_LISTENER)?;
+    // All that can be in the way has been tried: who started the server has seen the error.
+    if snapshot.daemonize {
+        process::detach()?;
+    }
+    // `dir` may change before the end.
+    let socket = Some(&snapshot.unixsocket).filter(|socket| !socket.is_empty());
+    let socket = socket.and_then(|socket| std::path::absolute(socket.as_path()).ok());
     let server = Arc::new(Server::new(config, mailboxes, listeners));
     start_reclaiming(&server);
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
@@ -99,13 +110,17 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
     for warning in &loaded.warnings {
         log_warning!("{warning}");
     }
+    let pid_file = process::PidFile::write(&snapshot);
     thread::scope(|scope| {
         let shared = &server;
         scope.spawn(move || {
             memory::register_thread();
             if let Some(signal) = signals.forever().next() {
                 log_notice!("Received signal {signal}, scheduling shutdown...");
-                shared.shut_down();
+                // A script that does not end in time is killed.
+                if !shared.shut_down_at_rest() {
+                    shared.shut_down();
+                }
             }
         });
         scope.spawn(move || {
@@ -124,6 +139,7 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
         }
         server.startup_bytes.store(memory::used_bytes(), Ordering::Relaxed);
         log_notice!("Ready to accept connections");
+        server.supervisor.tell("STATUS=Ready to accept connections\nREADY=1\n");
         let mut result = Ok(());
         for thread in threads {
             match thread.join() {
@@ -133,12 +149,13 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
             }
             server.shut_down();
         }
+        server.supervisor.tell("STOPPING=1\n");
         handle.close();
         result
     })?;
-    let socket = &snapshot.unixsocket;
-    if !socket.is_empty() {
-        let _ = std::fs::remove_file(socket.as_path());
+    drop(pid_file);
+    if let Some(socket) = socket {
+        let _ = std::fs::remove_file(socket);
     }
     log_notice!("Luar is now ready to exit, bye bye...");
     Ok(())

@@ -3,6 +3,7 @@
 use std::fmt::Arguments;
 use std::fs::File;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -30,20 +31,27 @@ impl From<LogLevel> for Level {
 }
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Notice as u8);
-static FILE: Mutex<Option<File>> = Mutex::new(None);
+static FILE: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 pub fn set_level(level: Level) {
     LEVEL.store(level as u8, Ordering::Relaxed);
 }
 
 /// Appends to this file from now on; to standard output when the path is empty.
-pub fn set_file(path: &str) -> std::io::Result<()> {
-    let file = match path {
-        "" => None,
-        path => Some(File::options().create(true).append(true).open(path)?),
-    };
+pub fn set_file(path: &Path) -> std::io::Result<()> {
+    let mut file = None;
+    if !path.as_os_str().is_empty() {
+        // `dir` may change later.
+        let path = std::path::absolute(path)?;
+        open(&path)?;
+        file = Some(path);
+    }
     *FILE.lock() = file;
     Ok(())
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    File::options().create(true).append(true).open(path)
 }
 
 /// Writes one line. A log that cannot be written is not worth stopping for.
@@ -58,8 +66,9 @@ pub fn write(level: Level, text: Arguments<'_>) {
         Level::Warning => '#',
     };
     let line = format!("{}:M {} {mark} {text}\n", std::process::id(), timestamp());
-    let _ = match &mut *FILE.lock() {
-        Some(file) => file.write_all(line.as_bytes()),
+    let _ = match &*FILE.lock() {
+        // Opened for each line, so that the file may be moved away at any time (logrotate).
+        Some(path) => open(path).and_then(|mut file| file.write_all(line.as_bytes())),
         None => std::io::stdout().lock().write_all(line.as_bytes()),
     };
 }

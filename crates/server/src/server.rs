@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use engine::Engine;
 use parking_lot::{Mutex, RwLock};
@@ -13,6 +13,7 @@ use crate::client_memory::ClientMemory;
 use crate::config::ConfigStore;
 use crate::listener::Listeners;
 use crate::mailbox::{Address, Mail, Mailbox};
+use crate::process::Supervisor;
 use crate::pubsub::PubSub;
 use crate::rates::{Rates, Totals};
 use crate::script::Scripts;
@@ -21,6 +22,9 @@ use crate::stats::{SharedStats, WorkerStats};
 
 /// Distinct error codes that errorstats keeps; more are counted together.
 const ERROR_CODES_MAX: usize = 128;
+
+/// How often who waits for the end of all commands looks whether a script is to blame.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_millis(20);
 
 /// CLIENT PAUSE.
 #[derive(Default)]
@@ -58,6 +62,7 @@ pub struct Server {
     pub engine: Engine,
     pub config: Arc<ConfigStore>,
     pub listeners: Listeners,
+    pub supervisor: Supervisor,
     pub mailboxes: Vec<Mailbox>,
     pub client_memory: ClientMemory,
     pub clients: Mutex<BTreeMap<u64, Arc<ClientInfo>>>,
@@ -104,6 +109,7 @@ impl Server {
         Server {
             // One more than workers: threads that are not workers share the last gate's id.
             engine: Engine::new(workers + 1),
+            supervisor: Supervisor::find(&config.current()),
             config,
             listeners,
             mailboxes,
@@ -148,6 +154,22 @@ impl Server {
     /// Wakes every worker.
     pub fn broadcast(&self, mail: impl Fn() -> Mail) {
         self.mailboxes.iter().for_each(|mailbox| mailbox.send(mail()));
+    }
+
+    /// Has every worker stop once no command runs. False when a script runs for longer than others
+    /// should have to wait, and nothing was done. The caller holds no gate.
+    #[must_use]
+    pub fn shut_down_at_rest(&self) -> bool {
+        let gates = self.engine.gates();
+        while !gates.enter_all(Some(SHUTDOWN_PATIENCE), || self.scripts.watch.is_busy()) {
+            if self.scripts.watch.is_busy() {
+                return false;
+            }
+        }
+        self.shut_down();
+        // SAFETY: entered above, on this thread.
+        unsafe { gates.leave_all() };
+        true
     }
 
     /// Has every worker stop. Safe to call from a signal-handling thread.

@@ -34,6 +34,8 @@ pub enum Effect {
     Events,
     /// The working directory.
     Directory,
+    /// None, for this reason: the value is another than the default, and does nothing.
+    Idle(&'static str),
 }
 
 /// What there is to know about a directive beside its value.
@@ -48,7 +50,8 @@ pub struct Traits {
     pub effect: Option<Effect>,
     /// Any other value than the default needs this, which is not built yet: refused.
     pub unbuilt: Option<&'static str>,
-    /// Why another value than the default changes nothing: accepted with a warning.
+    /// Why another value than the default changes nothing: accepted at start, with a warning, and
+    /// refused by `CONFIG SET`.
     pub idle: Option<&'static str>,
 }
 
@@ -182,13 +185,14 @@ directives! {
     timeout_seconds: u32 = "timeout", "0", int(0), MUTABLE;
     tcp_keepalive_seconds: u32 = "tcp-keepalive", "300", int(0), MUTABLE;
     bind_source_addr: Text = "bind-source-addr", "", any_text, MUTABLE;
-    socket_mark_id: u32 = "socket-mark-id", "0", range(0, u32::MAX as i128), IMMUTABLE;
+    socket_mark_id: u32 = "socket-mark-id", "0", range(0, u32::MAX as i128),
+        IMMUTABLE.idle("sockets are not marked");
     io_threads: i32 = "io-threads", "1", range(1, 128),
         IMMUTABLE.idle("the number of threads is set with 'workers'");
     io_threads_do_reads: bool = "io-threads-do-reads", "no", (), IMMUTABLE;
 
     // Process and log.
-    daemonize: bool = "daemonize", "no", (), IMMUTABLE.idle("the server stays in the foreground");
+    daemonize: bool = "daemonize", "no", (), IMMUTABLE;
     supervised: Supervised = "supervised", "no", (), IMMUTABLE;
     pidfile: Text = "pidfile", "", any_text, IMMUTABLE;
     loglevel: LogLevel = "loglevel", "notice", (), MUTABLE.then(Effect::Log);
@@ -203,8 +207,9 @@ directives! {
     set_proc_title: bool = "set-proc-title", "yes", (), IMMUTABLE;
     proc_title_template: Text =
         "proc-title-template", "{title} {listen-addr} {server-mode}", title_template,
-        MUTABLE;
-    locale_collate: Text = "locale-collate", "", any_text, MUTABLE;
+        MUTABLE.idle("the process keeps its title");
+    locale_collate: Text = "locale-collate", "", any_text,
+        MUTABLE.idle("texts are compared byte by byte");
     ignore_warnings: Text = "ignore-warnings", "", any_text, MUTABLE;
     shutdown_timeout_seconds: u32 = "shutdown-timeout", "10", int(0), MUTABLE;
     shutdown_on_sigint: ShutdownFlags = "shutdown-on-sigint", "default", (), MUTABLE;
@@ -285,9 +290,9 @@ directives! {
         "latency-tracking-info-percentiles", "50 99 99.9", (),
         MUTABLE.then(Effect::Latency);
     latency_monitor_threshold_ms: u64 = "latency-monitor-threshold", "0", long(0),
-        MUTABLE.then(Effect::Latency);
+        MUTABLE.then(Effect::Latency).idle("latency events are not recorded yet");
     notify_keyspace_events: KeyspaceEvents = "notify-keyspace-events", "", (),
-        MUTABLE.then(Effect::Events);
+        MUTABLE.then(Effect::Events).idle("keyspace events are not published yet");
 
     // Compact encodings.
     list_max_listpack_size: i32 =

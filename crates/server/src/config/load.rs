@@ -183,16 +183,20 @@ struct Loader {
 }
 
 impl Loader {
-    /// What is set to something that has no effect, after all lines are read.
+    /// What is set to something that has no effect, in one line, after all lines are read.
     fn warnings(&self) -> Vec<String> {
         let defaults = Config::default();
-        let warnings = DIRECTIVES.iter().filter_map(|directive| {
+        let idle = DIRECTIVES.iter().filter_map(|directive| {
             let why = directive.traits.idle?;
             let place = self.given.get(directive.name)?;
-            let idle = directive.text(&self.config) != directive.text(&defaults);
-            idle.then(|| format!("{place}: {} has no effect: {why}", directive.name))
+            let is_idle = directive.text(&self.config) != directive.text(&defaults);
+            is_idle.then(|| format!("{} ({place}: {why})", directive.name))
         });
-        warnings.collect()
+        let idle: Vec<_> = idle.collect();
+        match &idle[..] {
+            [] => Vec::new(),
+            idle => vec![format!("Without effect in this version: {}", idle.join(", "))],
+        }
     }
 
     fn text(

@@ -22,7 +22,7 @@ pub use store::{ConfigStore, ConfigView, SetError};
 pub use value::Text;
 
 /// What the operating system says about an error, without Rust's error number behind it.
-fn reason(error: &std::io::Error) -> String {
+pub(crate) fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((reason, _)) => reason.to_owned(),

@@ -31,13 +31,17 @@ impl std::error::Error for RewriteError {}
 
 /// Replaces the file at once: a crash leaves the old one or the new one. A file that is gone is
 /// written anew.
-pub(crate) fn rewrite_file(path: &Path, config: &Config) -> Result<(), RewriteError> {
+pub(crate) fn rewrite_file(
+    path: &Path,
+    config: &Config,
+    defaults: &Config,
+) -> Result<(), RewriteError> {
     let failed = |error: std::io::Error| RewriteError::Failed { reason: reason(&error) };
     let old = match std::fs::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         other => other.map_err(failed)?,
     };
-    let new = rewritten(&old, config);
+    let new = rewritten(&old, config, defaults);
     // A link is followed, so that what it points at is replaced and not the link.
     let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut temporary = path.clone().into_os_string();
@@ -62,11 +66,10 @@ pub(crate) fn rewrite_file(path: &Path, config: &Config) -> Result<(), RewriteEr
 }
 
 /// The new text of a file that reads `old`.
-pub(crate) fn rewritten(old: &[u8], config: &Config) -> Vec<u8> {
-    let defaults = Config::default();
+pub(crate) fn rewritten(old: &[u8], config: &Config, defaults: &Config) -> Vec<u8> {
     let mut file = Lines::read(old);
     for directive in DIRECTIVES {
-        let is_default = directive.text(config) == directive.text(&defaults);
+        let is_default = directive.text(config) == directive.text(defaults);
         let mut slots = file.slots.remove(directive.name).unwrap_or_default();
         if slots.is_empty() && is_default {
             continue;

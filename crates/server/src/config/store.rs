@@ -21,6 +21,8 @@ pub struct ConfigStore {
     current: Mutex<Arc<Config>>,
     changes: Mutex<()>,
     file: Option<PathBuf>,
+    /// As of the start: the default of `dir` is where the process was then.
+    defaults: Config,
 }
 
 /// Why `CONFIG SET` changed nothing. Displays as the error reply.
@@ -55,13 +57,14 @@ impl SetError {
 }
 
 impl ConfigStore {
-    /// `file` is the one that [`ConfigStore::rewrite`] writes.
+    /// To be made before the process goes to its directory. `file` is the one that [`ConfigStore::rewrite`] writes.
     pub fn new(config: Config, file: Option<PathBuf>) -> ConfigStore {
         ConfigStore {
             generation: AtomicU64::new(0),
             current: Mutex::new(Arc::new(config)),
             changes: Mutex::new(()),
             file,
+            defaults: Config::default(),
         }
     }
 
@@ -140,9 +143,15 @@ impl ConfigStore {
         }
 
         let mut done: Vec<Effect> = Vec::new();
-        for (directive, name, _) in &targets {
-            let Some(effect) = directive.traits.effect else { continue };
-            if done.contains(&effect) || directive.text(&old) == directive.text(&new) {
+        let changed =
+            targets.iter().filter(|(directive, ..)| directive.text(&old) != directive.text(&new));
+        let effects = changed.flat_map(|(directive, name, _)| {
+            let is_default = directive.text(&new) == directive.text(&self.defaults);
+            let idle = directive.traits.idle.filter(|_| !is_default).map(Effect::Idle);
+            [idle, directive.traits.effect].into_iter().flatten().map(move |effect| (effect, name))
+        });
+        for (effect, name) in effects {
+            if done.contains(&effect) {
                 continue;
             }
             if let Err(reason) = act(effect, &new) {
@@ -164,7 +173,7 @@ impl ConfigStore {
     pub fn rewrite(&self) -> Result<(), RewriteError> {
         let _changes = lock(&self.changes);
         let file = self.file.as_deref().ok_or(RewriteError::NoFile)?;
-        rewrite::rewrite_file(file, &self.current())
+        rewrite::rewrite_file(file, &self.current(), &self.defaults)
     }
 }
 

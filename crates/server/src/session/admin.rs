@@ -82,16 +82,20 @@ fn shutdown(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     if save {
         return Err(Error::of("ERR Errors trying to SHUTDOWN. Check logs."));
     }
-    if request.server().scripts.watch.is_busy() && !nosave {
-        return Err(Error::of(
-            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN \
-             NOSAVE.",
-        ));
+    // Scripts end first. One that takes too long is given up by NOSAVE alone, as with Redis.
+    request.lp.leave_gate();
+    if !request.server().shut_down_at_rest() {
+        if !nosave {
+            return Err(Error::of(
+                "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN \
+                 NOSAVE.",
+            ));
+        }
+        request.server().shut_down();
     }
     crate::log_notice!("User requested shutdown...");
     // As with Redis, the closed connection is the answer.
     request.client.close_after_reply = true;
-    request.server().shut_down();
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 use command::row::flag::{ADMIN, LOADING, NOSCRIPT, STALE};
 use command::{Command, Error, Group, Result};
 
-use crate::config::{Config, Effect};
+use crate::config::{Config, Effect, reason};
 use crate::limits;
 use crate::mailbox::Mail;
 use crate::request::{Request, SessionHandler, row};
@@ -131,8 +131,9 @@ fn bring_about(
             Ok(())
         }
         Effect::Directory => {
-            std::env::set_current_dir(config.dir.as_path()).map_err(|error| error.to_string())
+            std::env::set_current_dir(config.dir.as_path()).map_err(|error| reason(&error))
         }
+        Effect::Idle(why) => Err(format!("it would have no effect: {why}")),
         // Workers read these where they need them: when a client authenticates, when memory is
         // full, when a value is written, when a script runs, when a timer is due.
         Effect::Password

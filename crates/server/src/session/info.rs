@@ -95,7 +95,7 @@ fn server(out: &mut String, request: &mut Request<'_, '_>) {
         "atomicvar_api": "c11-builtin",
         "gcc_version": "0.0.0",
         "process_id": std::process::id(),
-        "process_supervised": "no",
+        "process_supervised": server.supervisor.name(),
         "run_id": server.run_id,
         "tcp_port": config.port,
         "server_time_usec": now_us,

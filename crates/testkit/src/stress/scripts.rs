@@ -1,8 +1,10 @@
 //! Scripts that would not end or would take everything.
 
+use std::process::Command;
 use std::time::Duration;
 
 use super::{Arena, Verdict, call, connect, expect};
+use crate::client::ReadError;
 use crate::poll;
 use crate::value::Value;
 
@@ -97,6 +99,45 @@ pub fn unkillable(arena: &Arena) -> Verdict {
     let ended = poll(Duration::from_secs(10), || server.ended());
     expect(ended.is_some(), || "SHUTDOWN NOSAVE does not end the server".to_owned())?;
     Ok("refused by SCRIPT KILL, ended by SHUTDOWN NOSAVE".to_owned())
+}
+
+/// A script that ends in time has its reply before the server ends, however it is told to.
+pub fn finished(arena: &Arena) -> Verdict {
+    let script = "for i = 1, 1500000 do redis.call('EXISTS', KEYS[1]) end redis.call('SET', KEYS[1], 'x') return 'finished'";
+    let ends: [&[&str]; 3] = [&["SHUTDOWN", "NOSAVE"], &["SHUTDOWN"], &["SIGTERM"]];
+    for end in ends {
+        let mut server = arena.start(4, &[])?;
+        let mut runner = connect(&server)?;
+        let mut probe = connect(&server)?;
+        let mut last = connect(&server)?;
+        runner.send(&["EVAL", script, "1", "key"]).map_err(|error| error.to_string())?;
+        let running = poll(Duration::from_secs(10), || {
+            probe.send(&["EXISTS", "key"]).ok()?;
+            probe.read(Duration::from_millis(50)).is_err().then_some(())
+        });
+        expect(running.is_some(), || format!("{end:?}: the script never ran"))?;
+        if end == ["SIGTERM"] {
+            let sent = Command::new("kill").arg(server.pid().to_string()).status();
+            expect(sent.is_ok_and(|status| status.success()), || "kill failed".to_owned())?;
+        } else {
+            last.send(end).map_err(|error| error.to_string())?;
+        }
+        match runner.read(Duration::from_secs(10)) {
+            Ok(reply) => {
+                expect(reply == Value::bulk("finished"), || {
+                    format!("{end:?}: {}", reply.to_talk())
+                })?;
+            }
+            // Redis ends before it sends what the last command answered.
+            Err(ReadError::Closed) if arena.oracle => {}
+            Err(error) => return Err(format!("{end:?}: {error}")),
+        }
+        let status = poll(Duration::from_secs(10), || server.ended());
+        expect(status.is_some_and(|status| status.code() == Some(0)), || {
+            format!("{end:?}: {status:?}")
+        })?;
+    }
+    Ok("SHUTDOWN and SIGTERM wait for it".to_owned())
 }
 
 pub fn memory_limit(arena: &Arena) -> Verdict {
