@@ -1,5 +1,6 @@
 //! INFO: what the server is and does, in the sections and fields that tools read.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
@@ -120,6 +121,7 @@ fn clients(out: &mut String, request: &mut Request<'_, '_>) {
     let (server, config) = (request.server(), request.config());
     let (mut pubsub, mut watching, mut watched) = (0, 0, 0);
     let (mut longest_input, mut longest_output) = (0, 0);
+    let mut blocking = HashSet::new();
     for info in server.clients.lock().values() {
         let listens = info.subscriptions.load(Ordering::Relaxed)
             + info.patterns.load(Ordering::Relaxed)
@@ -128,6 +130,9 @@ fn clients(out: &mut String, request: &mut Request<'_, '_>) {
         let keys = info.watching.load(Ordering::Relaxed);
         watching += usize::from(keys > 0);
         watched += keys;
+        if let Some(waiter) = &*info.waiter.lock() {
+            blocking.extend(waiter.keys.iter().cloned());
+        }
         longest_input = longest_input.max(info.query_buffer_bytes.load(Ordering::Relaxed));
         longest_output = longest_output.max(info.output_buffer_bytes.load(Ordering::Relaxed));
     }
@@ -144,7 +149,7 @@ fn clients(out: &mut String, request: &mut Request<'_, '_>) {
         "watching_clients": watching,
         "clients_in_timeout_table": server.blocked.load(Ordering::Relaxed),
         "total_watched_keys": watched,
-        "total_blocking_keys": 0,
+        "total_blocking_keys": blocking.len(),
         "total_blocking_keys_on_nokey": 0,
     );
 }
@@ -243,20 +248,34 @@ fn persistence(out: &mut String, request: &mut Request<'_, '_>) {
     fields!(out,
         "loading": 0,
         "async_loading": 0,
+        "current_cow_peak": 0,
+        "current_cow_size": 0,
+        "current_cow_size_age": 0,
+        "current_fork_perc": "0.00",
+        "current_save_keys_processed": 0,
+        "current_save_keys_total": 0,
         "rdb_changes_since_last_save": changes,
         "rdb_bgsave_in_progress": 0,
-        "rdb_last_save_time": 0,
+        "rdb_last_save_time": request.server().started_ms / 1000,
         "rdb_last_bgsave_status": "ok",
         "rdb_last_bgsave_time_sec": -1,
         "rdb_current_bgsave_time_sec": -1,
         "rdb_saves": 0,
+        "rdb_last_cow_size": 0,
+        "rdb_last_load_keys_expired": 0,
+        "rdb_last_load_keys_loaded": 0,
         "aof_enabled": 0,
         "aof_rewrite_in_progress": 0,
         "aof_rewrite_scheduled": 0,
         "aof_last_rewrite_time_sec": -1,
         "aof_current_rewrite_time_sec": -1,
         "aof_last_bgrewrite_status": "ok",
+        "aof_rewrites": 0,
+        "aof_rewrites_consecutive_failures": 0,
         "aof_last_write_status": "ok",
+        "aof_last_cow_size": 0,
+        "module_fork_in_progress": 0,
+        "module_fork_last_cow_size": 0,
     );
 }
 
