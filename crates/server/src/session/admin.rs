@@ -83,8 +83,10 @@ fn shutdown(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
         return Err(Error::of("ERR Errors trying to SHUTDOWN. Check logs."));
     }
     // Scripts end first. One that takes too long is given up by NOSAVE alone, as with Redis.
-    request.lp.leave_gate();
-    if !request.server().shut_down_at_rest() {
+    // Nor is there anything to wait for inside of a script, which would wait for itself.
+    let lp = request.lp;
+    lp.leave_gate();
+    if lp.is_pinned() || !lp.server.shut_down_at_rest() {
         if !nosave {
             return Err(Error::of(
                 "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN \
