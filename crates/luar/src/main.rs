@@ -1,4 +1,4 @@
-//! The `luar` binary: `luar [FILE] [--directive value ...]` serves.
+//! The `luar` binary: `luar [FILE] [--directive value ...]` serves, `luar script …` helps authors.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -7,6 +7,7 @@ const HELP: &str = "\
 Luar, a Redis-compatible in-memory server whose Lua scripts are transactions.
 
 Usage: luar [/path/to/redis.conf] [--directive value ...] [-]
+       luar script check | types ...
        luar --version | --help
 
 Without a file the defaults apply: 127.0.0.1:6379, one worker for each core.
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
             print!("{HELP}");
             return ExitCode::SUCCESS;
         }
+        Some("script") => return author::main(&args[1..]),
         _ => {}
     }
     let result = match server::config::load(&args, &mut std::io::stdin()) {

@@ -1,0 +1,23 @@
+//! Tools for people who write scripts: `luar script check` and `luar script types`.
+//!
+//! Everything is read from what the server runs with: the compiler says what is valid, a VM what a
+//! script can name, and the command table what can be called. Opens no socket and runs no server.
+//!
+//! Reading order: `check` (one source to findings), `scope` (which name means what), `calls`
+//! (`redis.call` against the command table), `types` (definition files for editors), `cli`.
+
+mod calls;
+mod check;
+mod cli;
+mod finding;
+mod names;
+mod returns;
+mod scope;
+mod tree;
+mod types;
+mod usage;
+
+pub use check::Checker;
+pub use cli::main;
+pub use finding::{Finding, Rule, Severity};
+pub use types::{TypeFile, type_files};

@@ -1,0 +1,97 @@
+//! `luar script …` as a shell sees it: exit codes, output, files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A directory of its own with these files, removed when dropped.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn with(name: &str, files: &[(&str, &str)]) -> Directory {
+        let path = std::env::temp_dir().join(format!("luar-{name}-{}", std::process::id()));
+        let directory = Directory(path);
+        for (file, text) in files {
+            let file = directory.0.join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        directory
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn luar(directory: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_luar"))
+        .arg("script")
+        .args(args)
+        .current_dir(directory)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn check_tells_by_its_exit_code() {
+    let directory = Directory::with(
+        "script-check",
+        &[
+            ("fine.lua", "return redis.call('GET', KEYS[1])"),
+            ("warned.lua", "return redis.call('GET', 'x')"),
+            ("all/wrong.lua", "return foo"),
+            ("all/notes.txt", "not Lua"),
+        ],
+    );
+    let code = |args: &[&str]| luar(&directory.0, args).status.code();
+    assert_eq!(code(&["check", "fine.lua"]), Some(0));
+    assert_eq!(code(&["check", "warned.lua"]), Some(0));
+    assert_eq!(code(&["check", "--strict", "fine.lua", "warned.lua"]), Some(1));
+    assert_eq!(code(&["check", "fine.lua", "all"]), Some(1));
+    assert_eq!(code(&["check", "missing.lua"]), Some(2));
+    assert_eq!(code(&["check", "--sloppy", "fine.lua"]), Some(2));
+    assert_eq!(code(&["check"]), Some(2));
+    assert_eq!(code(&[]), Some(2));
+    assert_eq!(code(&["--help"]), Some(0));
+
+    let output = luar(&directory.0, &["check", "."]);
+    assert_eq!(
+        text(&output.stdout),
+        "./all/wrong.lua:1:8: error: undefined global 'foo' [undefined-global]\n\
+         ./warned.lua:1:26: warning: the key 'x' is not from KEYS [undeclared-key]\n\
+         1 errors, 1 warnings in 3 files\n"
+    );
+    let output = luar(&directory.0, &["check", "--json", "all/wrong.lua"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stdout).split_whitespace().collect::<String>(),
+        r#"[{"column":8,"file":"all/wrong.lua","line":1,"message":"undefinedglobal'foo'","rule":"undefined-global","severity":"error"}]"#
+    );
+    let output = luar(&directory.0, &["check", "--json", "fine.lua"]);
+    assert_eq!(text(&output.stdout), "[]\n");
+}
+
+#[test]
+fn types_writes_definition_files() {
+    let directory = Directory::with("script-types", &[("keep.lua", "return 1")]);
+    let output = luar(&directory.0, &["types", "definitions"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("\"workspace.library\""));
+    let written = fs::read_dir(directory.0.join("definitions")).unwrap();
+    let mut names: Vec<String> =
+        written.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    let expected =
+        ["bit.lua", "cjson.lua", "cmsgpack.lua", "redis.lua", "script.lua", "struct.lua"];
+    assert_eq!(names, expected);
+    // A file in the way is trouble, not a panic.
+    let output = luar(&directory.0, &["types", "keep.lua"]);
+    assert_eq!(output.status.code(), Some(2));
+}
