@@ -5,7 +5,7 @@ use command::flag;
 use server::table::{Registered, table};
 use tree_sitter::Node;
 
-use crate::finding::{Finding, Rule};
+use crate::finding::{Finding, Rule, counted};
 use crate::scope::Scopes;
 use crate::tree::{may_be_many, named_children};
 use crate::usage;
@@ -119,8 +119,8 @@ impl<'a, 'tree> Calls<'a, '_, 'tree> {
         if !fits {
             let count = known - usize::from(found.parent.is_some()) - 1;
             let message = format!(
-                "{} arguments{} for '{}'; usage: {}",
-                count,
+                "{}{} for '{}'; usage: {}",
+                counted(count, "argument"),
                 if is_open { " and more" } else { "" },
                 spoken(found),
                 usage::line(found)

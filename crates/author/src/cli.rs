@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use crate::check::Checker;
-use crate::finding::Severity;
+use crate::finding::{Severity, counted};
 use crate::types::type_files;
 
 const USAGE: &str = "\
@@ -80,7 +80,8 @@ fn check(args: &[OsString]) -> Result<ExitCode, String> {
     if json {
         text = format!("{:#}\n", Value::Array(objects));
     } else if errors + warnings > 0 {
-        text += &format!("{errors} errors, {warnings} warnings in {} files\n", files.len());
+        let (errors, warnings) = (counted(errors, "error"), counted(warnings, "warning"));
+        text += &format!("{errors}, {warnings} in {}\n", counted(files.len(), "file"));
     }
     // Whoever reads may have had enough.
     let _ = io::stdout().write_all(text.as_bytes());

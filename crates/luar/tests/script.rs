@@ -66,7 +66,7 @@ fn check_tells_by_its_exit_code() {
         text(&output.stdout),
         "./all/wrong.lua:1:8: error: undefined global 'foo' [undefined-global]\n\
          ./warned.lua:1:26: warning: the key 'x' is not from KEYS [undeclared-key]\n\
-         1 errors, 1 warnings in 3 files\n"
+         1 error, 1 warning in 3 files\n"
     );
     let output = luar(&directory.0, &["check", "--json", "all/wrong.lua"]);
     assert_eq!(output.status.code(), Some(1));
