@@ -70,6 +70,14 @@ fn limit_bytes(config: &Config) -> Option<usize> {
     Some(usize::try_from(limit).unwrap_or(usize::MAX).max(LIMIT_BYTES_MIN))
 }
 
+/// Whether there is a client to close: if not, nobody needs to be kept waiting for it.
+pub fn is_anyone_mortal(server: &Server) -> bool {
+    let is_mortal = |info: &Arc<ClientInfo>| {
+        !info.no_evict.load(Ordering::Relaxed) && !info.is_closing.load(Ordering::Acquire)
+    };
+    server.clients.lock().values().any(is_mortal)
+}
+
 /// Has the greatest clients closed until the rest is within the limit. The caller holds all gates:
 /// nobody else evicts for the same bytes, and no blocked client is served in the same moment.
 pub fn evict(server: &Server, config: &Config, describe: impl Fn(&ClientInfo) -> String) {

@@ -680,7 +680,10 @@ impl WorkerLoop {
 
     /// maxmemory-clients.
     fn evict_clients(&self, shift: &Shift) {
-        if self.server.client_memory.is_over_limit(&shift.config) && self.enter_all_gates() {
+        if self.server.client_memory.is_over_limit(&shift.config)
+            && client_memory::is_anyone_mortal(&self.server)
+            && self.enter_all_gates()
+        {
             let now_ms = self.clock.get().wall_ms;
             let describe = |info: &ClientInfo| crate::session::client::describe(info, now_ms);
             client_memory::evict(&self.server, &shift.config, describe);
