@@ -2,7 +2,7 @@
 //!
 //! It holds the locks of its plan from `begin` to `commit` and sees one `now`. Reads borrow it
 //! shared, so several values can be looked at together; all changes go through the door
-//! (`door.rs`).
+//! (`door/`).
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
