@@ -44,7 +44,11 @@ impl<'e> Txn<'e> {
         self.effects.dirty += 1;
         let (db, recording) = (self.db, self.is_recording());
         let shard = self.shard_mut(Engine::shard_of(hash));
+        if !shard.is_observed {
+            return;
+        }
         if shard.watches.is_empty() && shard.waiters.is_empty() {
+            shard.is_observed = false;
             return;
         }
         let name = (db, Box::from(key));
