@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use data::{Encoding, End, Hash, Limits, List, Set, Zset};
 use engine::{
-    Collection, Engine, Entry, Expiry, Plan, Settings, Str, Txn, Value, ValueRef, Watch, Worker,
+    Collection, Engine, Entry, Expiry, Plan, Settings, Str, Txn, Value, ValueRef, Waiter, Watch,
+    Worker,
 };
 use fastrand::Rng;
 
@@ -353,7 +354,7 @@ fn a_rollback_leaves_everything_as_it_was() {
     let mut rng = Rng::with_seed(seed);
     let (ours, plain) = (Side::new(small_limits()), Side::new(small_limits()));
     let mut now_ms = START_MS;
-    for round in 0..number("UNDO_ROUNDS", 1500) {
+    for round in 0..number("UNDO_ROUNDS", if cfg!(miri) { 3 } else { 1500 }) {
         if round % 100 == 0 {
             now_ms = START_MS;
             for side in [&ours, &plain] {
@@ -423,6 +424,7 @@ fn filled_zset(side: &Side, members: usize) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "millions of steps")]
 fn a_large_value_moves_into_the_log_and_back() {
     let side = Side::new(Limits::default());
     filled_zset(&side, 1_000_000);
@@ -463,6 +465,7 @@ fn a_large_value_moves_into_the_log_and_back() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "millions of steps")]
 fn a_small_change_of_a_large_value_makes_a_small_log() {
     let side = Side::new(Limits::default());
     filled_zset(&side, 100_000);
@@ -505,6 +508,7 @@ fn a_small_change_of_a_large_value_makes_a_small_log() {
 
 /// A script that changes the same things over and over does not fill memory.
 #[test]
+#[cfg_attr(miri, ignore = "millions of steps")]
 fn the_log_does_not_grow_with_repetitions() {
     let side = Side::new(Limits::default());
     filled_zset(&side, 1000);
@@ -555,6 +559,24 @@ fn watches_and_effects_wait_for_the_commit() {
     assert!(!watch.is_marked());
     assert_eq!(txn.commit().dirty, 1);
     assert!(watch.is_marked());
+}
+
+#[test]
+fn blocked_clients_are_woken_by_the_commit_only() {
+    let side = Side::new(Limits::default());
+    let name = (0, Box::from(&b"l"[..]));
+    let waiter = Waiter::new(vec![name.clone()], Box::new(()));
+    let mut txn = side.begin(START_MS);
+    txn.wait(&waiter);
+    txn.record();
+    txn.write_or_create::<List>(b"l").unwrap().push(End::Tail, b"v");
+    txn.swap_dbs(0, 1);
+    txn.roll_back();
+    assert!(txn.commit().ready.is_empty());
+    let mut txn = side.begin(START_MS);
+    txn.record();
+    txn.write_or_create::<List>(b"l").unwrap().push(End::Tail, b"v");
+    assert_eq!(txn.commit().ready, [name]);
 }
 
 #[test]
