@@ -214,9 +214,11 @@ impl Txn<'_> {
                 self.effects.ready.push(name.clone());
             }
             let shard = self.engine.key_shard(&name.1);
-            let data = self.shard_mut(shard);
-            data.is_observed = true;
-            data.waiters.entry(name.clone()).or_default().push_back(waiter.clone());
+            self.shard_mut(shard)
+                .waiters
+                .entry(name.clone())
+                .or_default()
+                .push_back(waiter.clone());
             // Queued behind clients that cannot use what is there (a list's waiters on a sorted
             // set): nobody else will look at the key on its behalf.
             if self.peek(&name.1).is_some() {
@@ -229,9 +231,7 @@ impl Txn<'_> {
     pub fn watch(&mut self, key: &[u8], watch: &Arc<Watch>) {
         let name = (self.db, Box::from(key));
         let shard = self.engine.key_shard(key);
-        let data = self.shard_mut(shard);
-        data.is_observed = true;
-        data.watches.entry(name).or_default().push(watch.clone());
+        self.shard_mut(shard).watches.entry(name).or_default().push(watch.clone());
     }
 
     pub fn unwatch(&mut self, name: &KeyName, watch: &Arc<Watch>) {

@@ -83,7 +83,8 @@ fn classify(window: &mut crate::context::Window, reply: &[u8]) -> i32 {
     let Some((&kind, rest)) = reply.split_first() else { return NIL };
     match kind {
         b'$' => {
-            let (len, next) = convert::number_line(reply, 1);
+            let (head, next) = convert::line(reply, 1);
+            let len = convert::parse_integer(head);
             if len < 0 {
                 return FALSE;
             }
@@ -92,7 +93,8 @@ fn classify(window: &mut crate::context::Window, reply: &[u8]) -> i32 {
             BULK
         }
         b':' => {
-            window.number = convert::number_line(reply, 1).0 as f64;
+            let (head, _) = convert::line(reply, 1);
+            window.number = convert::parse_integer(head) as f64;
             NUMBER
         }
         b'+' | b'-' => {

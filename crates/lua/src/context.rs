@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 
 use crate::alloc::Meter;
 use crate::order::Order;
-use crate::{Host, Protocol, cjson, internals, sort};
+use crate::{Host, Protocol, cjson};
 
 /// Arguments that the bridge passes without going through the Lua stack.
 pub const WINDOW_ARGS: usize = 9;
@@ -80,9 +80,6 @@ pub struct Context {
     pub scratch: Vec<u8>,
     pub order: Order,
     pub cjson: cjson::Shared,
-    pub sort: sort::Buffers,
-    /// The strings "KEYS" and "ARGV", which live as long as the globals.
-    pub list_names: [*const internals::Str; 2],
 }
 
 impl Context {
@@ -113,8 +110,6 @@ impl Context {
             scratch: Vec::new(),
             order: Order::default(),
             cjson: cjson::Shared::default(),
-            sort: sort::Buffers::default(),
-            list_names: [std::ptr::null(); 2],
         })
     }
 }
@@ -132,9 +127,9 @@ pub fn stack_place() -> usize {
 }
 
 /// Gives back a buffer that one large value has grown.
-pub fn shrink<T>(buffer: &mut Vec<T>) {
+pub fn shrink(buffer: &mut Vec<u8>) {
     const KEPT_BYTES_MAX: usize = 4 << 20;
-    if buffer.capacity() * size_of::<T>() > KEPT_BYTES_MAX {
+    if buffer.capacity() > KEPT_BYTES_MAX {
         *buffer = Vec::new();
     }
 }

@@ -22,7 +22,6 @@ mod number;
 mod order;
 mod raise;
 mod script;
-mod sort;
 mod structs;
 mod sys;
 mod vm;

@@ -19,8 +19,8 @@ use crate::connection::{Connection, Hold};
 use crate::mailbox::Mail;
 use crate::memory;
 use crate::request::{Origin, Request};
-use crate::script::Obstacle;
-use crate::session::{pubsub, transactions};
+use crate::script::{self, Obstacle};
+use crate::session::{monitor, pubsub, transactions};
 use crate::table::{Registered, Run, table};
 use crate::worker::{Blocked, Chore, Shift, WorkerLoop};
 
@@ -102,6 +102,7 @@ pub fn run(
             }
         },
     }
+    connection.is_restarted = false;
     if connection.hold != Hold::Blocked && !lets_reply_through(&mut connection.client) {
         connection.output.truncate(position);
     }
@@ -337,32 +338,62 @@ fn in_transaction(
     command: &'static Registered,
     args: &[&[u8]],
 ) -> Ran {
-    let Connection { client, output: out, .. } = connection;
+    let Connection { client, output: out, is_restarted, .. } = connection;
     if lp.is_pinned() && needs_vm(command, client) {
         return Ran::Not(Obstacle::Vm);
     }
     let engine = &lp.server.engine;
-    let plan = if command.id == table().exec {
+    let is_script = command.row.has(flag::SCRIPT);
+    let mut found_script = None;
+    let plan = if is_script {
+        match script::plan(lp, shift, command, args, *is_restarted) {
+            Ok((plan, script)) => {
+                found_script = script;
+                plan
+            }
+            Err(obstacle) => return Ran::Not(obstacle),
+        }
+    } else if command.id == table().exec {
         transactions::plan(engine, client)
     } else {
         plan(engine, command.row, args)
     };
     let is_walk = plan == Plan::Walk;
+    // A script without keys may find some while it runs.
+    if is_script && plan == Plan::none() && !lp.enter_gate() {
+        return Ran::Not(Obstacle::Gate);
+    }
     let mut txn = match begin(lp, shift, plan) {
         Ok(txn) => txn,
         Err(obstacle) => return Ran::Not(obstacle),
     };
-    if !is_walk {
+    if !is_walk && !*is_restarted {
         announce(lp, client, command, args);
     }
     txn.select(client.db);
     txn.set_no_touch(client.no_touch);
     let position = out.len();
+    if is_script {
+        *lp.found_script.borrow_mut() = found_script;
+        if !txn.is_exclusive() {
+            monitor::hold(lp);
+        }
+    }
     let wait =
         execute(lp, shift, client, command, args, &mut txn, out, Origin::Network, Blocking::First);
     if let Some(shard) = txn.obstacle() {
         out.truncate(position);
         return Ran::Not(lp.refused(shard));
+    }
+    if is_script {
+        lp.found_script.take();
+        let restarts = lp.is_restarting.take();
+        monitor::release(lp, !restarts);
+        if restarts {
+            txn.commit();
+            connection.is_restarted = true;
+            return in_transaction(lp, shift, connection, command, args);
+        }
     }
     if is_walk {
         announce(lp, client, command, args);
@@ -393,11 +424,9 @@ fn in_transaction(
 /// Notes that a command runs: once, though it may have been offered before.
 fn announce(lp: &WorkerLoop, client: &Client, command: &Registered, args: &[&[u8]]) {
     client.info.last_command.store(command.id, Ordering::Relaxed);
-    // Written by this worker alone, so it needs no locked instruction.
-    let commands = client.info.commands.load(Ordering::Relaxed) + 1;
-    client.info.commands.store(commands, Ordering::Relaxed);
+    client.info.commands.fetch_add(1, Ordering::Relaxed);
     if lp.server.monitor_count.load(Ordering::Relaxed) > 0 && command.id != table().exec {
-        crate::session::monitor::feed(lp, &client.info.address, client.db, command, args);
+        monitor::feed(lp, &client.info.address, client.db, command, args);
     }
 }
 

@@ -206,6 +206,7 @@ impl Server {
         self.engine.reset_stats();
         self.stats.reset();
         self.worker_stats.iter().for_each(|stats| stats.reset());
+        self.scripts.reset_stats();
         self.errors.lock().clear();
     }
 

@@ -30,7 +30,6 @@ use crate::listener::LISTENERS_MAX;
 use crate::mailbox::{Address, Mail, WaitEnd};
 use crate::server::{Server, unix_ms};
 use crate::stats::WorkerStats;
-use crate::ticks::Ticker;
 use crate::{client_memory, dispatch, look_ahead, memory};
 
 pub use stall::Chore;
@@ -94,7 +93,6 @@ impl From<&Event> for Ready {
 struct Clock {
     wall_ms: i64,
     at: Instant,
-    ticks: u64,
 }
 
 pub struct WorkerLoop {
@@ -140,8 +138,7 @@ pub struct WorkerLoop {
     is_shard_refused: Cell<bool>,
     clock: Cell<Clock>,
     /// The end of the last command, which is the beginning of the next.
-    mark: Cell<u64>,
-    ticker: Ticker,
+    mark: Cell<Instant>,
     unsent_bytes: Cell<usize>,
     /// Received and not executed of the connection that runs now, this command included.
     pub request_bytes: Cell<usize>,
@@ -150,7 +147,14 @@ pub struct WorkerLoop {
     spare_buffers: RefCell<Vec<Vec<u8>>>,
     /// Messages published by the transaction that runs now.
     pub outbox: RefCell<Vec<crate::session::pubsub::Publication>>,
+    /// What MONITOR is to be shown of the script that runs now, once it is sure that it need not
+    /// run again.
+    pub held_lines: RefCell<Option<Vec<Arc<[u8]>>>>,
     pub vm: RefCell<crate::script::WorkerVm>,
+    /// The script of the command that runs now, as its planning found it.
+    pub found_script: RefCell<Option<Arc<crate::script::Known>>>,
+    /// The script that just ran could not have its locks.
+    pub is_restarting: Cell<bool>,
     pub pool: RefCell<Pool>,
     pub stats: Arc<WorkerStats>,
     next_accept: Cell<usize>,
@@ -165,7 +169,6 @@ impl WorkerLoop {
         let shift = Rc::new(Shift::new(&server, id, view.snapshot()));
         let stats = server.worker_stats[id].clone();
         let now = Instant::now();
-        let ticker = Ticker::new();
         let vm = crate::script::WorkerVm::default();
         Ok(WorkerLoop {
             server,
@@ -195,16 +198,18 @@ impl WorkerLoop {
             is_pinned: Cell::new(false),
             is_gate_refused: Cell::new(false),
             is_shard_refused: Cell::new(false),
-            clock: Cell::new(Clock { wall_ms: unix_ms(), at: now, ticks: ticker.now() }),
-            mark: Cell::new(ticker.now()),
-            ticker,
+            clock: Cell::new(Clock { wall_ms: unix_ms(), at: now }),
+            mark: Cell::new(now),
             unsent_bytes: Cell::new(0),
             request_bytes: Cell::new(0),
             read_buffer: RefCell::new(vec![0; READ_BYTES]),
             spans: RefCell::default(),
             spare_buffers: RefCell::default(),
             outbox: RefCell::default(),
+            held_lines: RefCell::default(),
             vm: RefCell::new(vm),
+            found_script: RefCell::default(),
+            is_restarting: Cell::new(false),
             pool: RefCell::default(),
             stats,
             next_accept: Cell::new(0),
@@ -276,21 +281,24 @@ impl WorkerLoop {
     }
 
     fn look_at_clock(&self) {
-        let at = Instant::now();
-        self.ticker.adjust(at);
-        self.clock.set(Clock { wall_ms: unix_ms(), at, ticks: self.ticker.now() });
+        self.clock.set(Clock { wall_ms: unix_ms(), at: Instant::now() });
+    }
+
+    /// When the command that runs now began.
+    pub fn mark(&self) -> Instant {
+        self.mark.get()
     }
 
     /// Ends a command: answers how long it took, ns. The next one begins here.
     pub fn lap(&self) -> u64 {
-        let now = self.ticker.now();
-        self.ticker.ns_between(self.mark.replace(now), now)
+        let now = Instant::now();
+        now.saturating_duration_since(self.mark.replace(now)).as_nanos() as u64
     }
 
     /// Unix time in ms when the command that runs now began.
     pub fn now_ms(&self) -> i64 {
         let clock = self.clock.get();
-        clock.wall_ms + (self.ticker.ns_between(clock.ticks, self.mark.get()) / 1_000_000) as i64
+        clock.wall_ms + self.mark.get().saturating_duration_since(clock.at).as_millis() as i64
     }
 
     /// Has the next command run under a fresh look at the configuration.
@@ -536,7 +544,7 @@ impl WorkerLoop {
         let mut spans = std::mem::take(&mut *self.spans.borrow_mut());
         let mut used = 0;
         connection.needed = 0;
-        self.mark.set(self.ticker.now());
+        self.mark.set(Instant::now());
         let mut prefetched = 0;
         while connection.hold == Hold::None
             && !connection.client.close_after_reply

@@ -54,6 +54,7 @@ const OURS: &[(&str, &str)] = &[
     ("workers", "ours"),
     ("lua-memory-limit", "ours"),
     ("script-jit", "ours"),
+    ("script-atomicity", "ours"),
     ("set-max-listpack-entries", "Redis 7.2"),
     ("set-max-listpack-value", "Redis 7.2"),
     ("locale-collate", "Redis 7.2"),

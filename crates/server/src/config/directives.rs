@@ -278,6 +278,8 @@ directives! {
     activerehashing: bool = "activerehashing", "yes", (), MUTABLE;
 
     // Scripts.
+    script_atomicity: ScriptAtomicity = "script-atomicity", "rollback", (),
+        MUTABLE.then(Effect::Scripts);
     busy_reply_threshold_ms: u64 = "busy-reply-threshold" | "lua-time-limit", "5000", long(0),
         MUTABLE.then(Effect::Scripts);
 

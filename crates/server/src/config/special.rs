@@ -54,6 +54,9 @@ choices! {
         PanicOnReplicas = "panic-on-replicas",
     }
 
+    /// What is left of a script that does not come to its own end.
+    ScriptAtomicity { Rollback = "rollback", Isolation = "isolation" }
+
     TlsAuthClients { No = "no", Yes = "yes", Optional = "optional" }
 }
 

@@ -7,26 +7,28 @@ use hashbrown::HashMap;
 use lua::{Script, Sha};
 use parking_lot::RwLock;
 
+use super::plan::Known;
+
 #[derive(Default)]
 pub struct Cache {
-    scripts: RwLock<HashMap<Sha, Arc<Script>>>,
+    scripts: RwLock<HashMap<Sha, Arc<Known>>>,
     used_bytes: AtomicU64,
     generation: AtomicU64,
 }
 
 impl Cache {
-    pub fn get(&self, sha: &Sha) -> Option<Arc<Script>> {
+    pub fn get(&self, sha: &Sha) -> Option<Arc<Known>> {
         self.scripts.read().get(sha).cloned()
     }
 
     /// Keeps a script; answers the one that is kept.
-    pub fn insert(&self, script: Script) -> Arc<Script> {
+    pub fn insert(&self, script: Script) -> Arc<Known> {
         let mut scripts = self.scripts.write();
         scripts
             .entry(*script.sha())
             .or_insert_with(|| {
                 self.used_bytes.fetch_add(script.used_bytes() as u64, Ordering::Relaxed);
-                Arc::new(script)
+                Arc::new(Known::new(script))
             })
             .clone()
     }

@@ -2,9 +2,10 @@
 //! a client's command. Made by `script::run` for one run; knows nothing of caches and VMs.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use command::{Blocking, Error, flag};
-use engine::Txn;
+use engine::{Plan, Txn};
 use lua::{Host, LogLevel, Tick};
 use resp::{Protocol, Reply};
 
@@ -14,6 +15,9 @@ use crate::log::Level;
 use crate::request::Origin;
 use crate::table::{Registered, table};
 use crate::worker::{Shift, WorkerLoop};
+
+/// How long a script waits for a lock it did not declare: others may wait for its own.
+const EXTEND_PATIENCE: Duration = Duration::from_micros(100);
 
 /// What a running script sees of the server.
 pub(super) struct ScriptHost<'h, 'e> {
@@ -26,6 +30,8 @@ pub(super) struct ScriptHost<'h, 'e> {
     pub has_written: bool,
     /// An error reply of a call went into the statistics.
     pub has_counted_error: bool,
+    /// It could not have a lock: whatever it still does is for nothing.
+    pub restarts: bool,
 }
 
 impl ScriptHost<'_, '_> {
@@ -42,6 +48,14 @@ impl ScriptHost<'_, '_> {
             return Some(Error::OOM);
         }
         None
+    }
+
+    /// Takes the locks of a command that the script does not hold yet.
+    fn lock(&mut self, command: &Registered, args: &[&[u8]]) -> bool {
+        match dispatch::plan(self.txn.engine(), command.row, args) {
+            Plan::Shards(shards) => self.txn.extend(&shards, EXTEND_PATIENCE),
+            Plan::Exclusive | Plan::Walk => false,
+        }
     }
 }
 
@@ -66,6 +80,12 @@ impl Host for ScriptHost<'_, '_> {
                 }
             };
         }
+        // Uncaught, the error ends the script at once; else it goes on until its next tick.
+        self.restarts |= !self.txn.is_exclusive() && !self.lock(command, args);
+        if self.restarts {
+            Reply::new(reply, protocol).error("ERR the script is run again");
+            return;
+        }
         if let Some(error) = self.refusal(command) {
             self.lp.stats.rejected(command.id);
             Reply::new(reply, protocol).error(&error.0);
@@ -73,7 +93,9 @@ impl Host for ScriptHost<'_, '_> {
         }
         if command.row.has(flag::WRITE) && !self.has_written {
             self.has_written = true;
-            self.lp.server.scripts.watch.note_write(self.lp.id);
+            if !self.txn.is_recording() {
+                self.lp.server.scripts.watch.note_write(self.lp.id);
+            }
         }
         if self.lp.server.monitor_count.load(Ordering::Relaxed) > 0 {
             crate::session::monitor::feed(self.lp, "lua", self.client.db, command, args);
@@ -114,7 +136,8 @@ impl Host for ScriptHost<'_, '_> {
 
     fn tick(&mut self) -> Tick {
         let (lp, watch) = (self.lp, &self.lp.server.scripts.watch);
-        let is_over = || watch.is_killed(lp.id) || lp.server.is_shutting_down();
+        let restarts = self.restarts;
+        let is_over = || restarts || watch.is_killed(lp.id) || lp.server.is_shutting_down();
         if is_over() {
             return Tick::Kill;
         }

@@ -1,23 +1,26 @@
 //! Scripts in the server: each worker's VM, and one run of a script inside a transaction.
 //!
-//! `cache.rs` keeps what is shared, `host.rs` is what a script sees of the server, `watch.rs` ends
-//! scripts that run too long.
+//! `plan.rs` chooses the locks a script begins with, `cache.rs` keeps what is shared, `host.rs` is
+//! what a script sees of the server, `watch.rs` ends scripts that run too long.
 
 mod cache;
 mod host;
+mod plan;
 mod watch;
 
 use std::sync::Arc;
 
 use command::Error;
 use engine::Txn;
-use lua::{Script, Vm, VmOptions};
+use lua::{Outcome, Vm, VmOptions};
 
 pub use cache::Cache;
 use host::ScriptHost;
+pub use plan::{Known, Runs, parse_sha, plan};
 pub use watch::{KillError, Obstacle, Watch, watch};
 
 use crate::client::Client;
+use crate::config::ScriptAtomicity;
 use crate::dispatch;
 use crate::worker::{Shift, WorkerLoop};
 
@@ -25,11 +28,26 @@ use crate::worker::{Shift, WorkerLoop};
 pub struct Scripts {
     pub cache: Cache,
     pub watch: Watch,
+    /// Of each worker.
+    pub runs: Vec<Runs>,
 }
 
 impl Scripts {
     pub fn new(workers: usize) -> Scripts {
-        Scripts { cache: Cache::default(), watch: Watch::new(workers) }
+        Scripts {
+            cache: Cache::default(),
+            watch: Watch::new(workers),
+            runs: (0..workers).map(|_| Runs::default()).collect(),
+        }
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn reset_stats(&self) {
+        for runs in &self.runs {
+            runs.parallel.reset();
+            runs.restarts.reset();
+            runs.exclusive.reset();
+        }
     }
 
     /// Bytes of all Lua heaps.
@@ -68,7 +86,7 @@ impl WorkerVm {
 }
 
 /// Compiles a source and keeps it in the shared cache.
-pub fn load(lp: &WorkerLoop, shift: &Shift, source: &[u8]) -> Result<Arc<Script>, Error> {
+pub fn load(lp: &WorkerLoop, shift: &Shift, source: &[u8]) -> Result<Arc<Known>, Error> {
     if let Some(script) = lp.server.scripts.cache.get(&lua::sha_of(source)) {
         return Ok(script);
     }
@@ -80,24 +98,32 @@ pub fn load(lp: &WorkerLoop, shift: &Shift, source: &[u8]) -> Result<Arc<Script>
     }
 }
 
-/// Runs a script inside a transaction; its reply, errors included, is appended to `out`.
+/// Runs a script inside a transaction; its reply, errors included, is appended to `out`. In
+/// rollback mode it leaves nothing behind unless it comes to its own end. True when it could not
+/// have a lock it needs: then it has done nothing and is to be run again under an exclusive plan.
 #[allow(clippy::too_many_arguments)]
 pub fn run<'e>(
     lp: &WorkerLoop,
     shift: &'e Shift,
     client: &mut Client,
     txn: &mut Txn<'e>,
-    script: &Script,
+    known: &Known,
     keys: &[&[u8]],
     args: &[&[u8]],
     read_only: bool,
     out: &mut Vec<u8>,
-) {
+) -> bool {
+    let script = &known.script;
     let flags = script.flags();
+    let rolls_back = shift.config.script_atomicity == ScriptAtomicity::Rollback;
+    if rolls_back {
+        txn.record();
+    }
     lp.server.scripts.watch.begin(lp.id, txn.is_exclusive());
     lp.pin();
     let (db, protocol) = (client.db, client.protocol);
     let transaction_db = txn.db();
+    let published = lp.outbox.borrow().len();
     let out_of_memory = dispatch::is_over_memory_limit(shift);
     let mut host = ScriptHost {
         lp,
@@ -109,12 +135,14 @@ pub fn run<'e>(
         refuse_oom: out_of_memory && !flags.allow_oom,
         has_written: false,
         has_counted_error: false,
+        restarts: false,
     };
     let mut worker_vm = lp.vm.borrow_mut();
     let vm = worker_vm.vm(lp, shift);
-    vm.run(&mut host, script, keys, args, protocol, out);
+    let outcome = vm.run(&mut host, script, keys, args, protocol, out);
+    let restarts = host.restarts;
     // The error of a call was counted when it was made; any other is counted here.
-    if out.first() == Some(&b'-') && !host.has_counted_error {
+    if out.first() == Some(&b'-') && !host.has_counted_error && !restarts {
         let line = String::from_utf8_lossy(&out[1..]);
         lp.server.count_error(line.split([' ', '\r']).next().unwrap_or("ERR"));
     }
@@ -122,7 +150,13 @@ pub fn run<'e>(
     drop(worker_vm);
     client.db = db;
     client.protocol = protocol;
+    if rolls_back && (restarts || outcome != Outcome::Ok) {
+        txn.roll_back();
+        lp.outbox.borrow_mut().truncate(published);
+    }
     txn.select(transaction_db);
     lp.unpin();
     lp.server.scripts.watch.end(lp.id, used_bytes);
+    lp.server.scripts.runs[lp.id].note(known, txn.is_exclusive(), restarts);
+    restarts
 }

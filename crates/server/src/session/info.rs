@@ -39,6 +39,7 @@ const SECTIONS: &[(&str, bool, Section)] = &[
     ("cpu", true, cpu),
     ("modules", true, modules),
     ("commandstats", false, commandstats),
+    ("scripts", true, scripts),
     ("errorstats", true, errorstats),
     ("latencystats", false, latencystats),
     ("cluster", true, cluster),
@@ -352,6 +353,19 @@ fn stats(out: &mut String, request: &mut Request<'_, '_>) {
         "acl_access_denied_cmd": 0,
         "acl_access_denied_key": 0,
         "acl_access_denied_channel": 0,
+    );
+}
+
+fn scripts(out: &mut String, request: &mut Request<'_, '_>) {
+    let sum = |count: fn(&crate::script::Runs) -> u64| -> u64 {
+        request.server().scripts.runs.iter().map(count).sum()
+    };
+    out.push_str("# Scripts\r\n");
+    fields!(out,
+        "script_atomicity": request.config().script_atomicity.as_str(),
+        "script_parallel_runs": sum(|runs| runs.parallel.value()),
+        "script_restarts": sum(|runs| runs.restarts.value()),
+        "script_exclusive_runs": sum(|runs| runs.exclusive.value()),
     );
 }
 

@@ -40,6 +40,9 @@ pub fn stop(lp: &WorkerLoop, client: &mut Client) {
     }
 }
 
+/// Lines held back at most. A script that makes more calls may be shown twice.
+const HELD_LINES_MAX: usize = 4096;
+
 /// Shows a command to all monitors. `source` is an address, or `lua` for calls of scripts.
 pub fn feed(lp: &WorkerLoop, source: &str, db: u32, command: &Registered, args: &[&[u8]]) {
     if command.row.has(SKIP_MONITOR) || command.row.has(ADMIN) {
@@ -64,6 +67,33 @@ pub fn show(lp: &WorkerLoop, source: &str, db: u32, args: &[&[u8]]) {
     }
     line.push_str("\r\n");
     let line: Arc<[u8]> = line.into_bytes().into();
+    let mut held = lp.held_lines.borrow_mut();
+    match held.as_mut().filter(|held| held.len() < HELD_LINES_MAX) {
+        Some(held) => held.push(line),
+        None => {
+            held.take().into_iter().flatten().for_each(|line| send(lp, &line));
+            send(lp, &line);
+        }
+    }
+}
+
+/// Holds back what is shown from here on, for it may turn out that it did not happen.
+pub fn hold(lp: &WorkerLoop) {
+    if lp.server.monitor_count.load(Ordering::Relaxed) > 0 {
+        *lp.held_lines.borrow_mut() = Some(Vec::new());
+    }
+}
+
+/// Shows what was held back, or forgets it.
+pub fn release(lp: &WorkerLoop, has_happened: bool) {
+    if let Some(lines) = lp.held_lines.take()
+        && has_happened
+    {
+        lines.iter().for_each(|line| send(lp, line));
+    }
+}
+
+fn send(lp: &WorkerLoop, line: &Arc<[u8]>) {
     for info in lp.server.monitors.read().iter() {
         lp.server.send(info, |to| Mail::Push(to, line.clone()));
     }

@@ -9,11 +9,10 @@ use command::row::flag::{
     ALLOW_BUSY, MAY_REPLICATE, MOVABLE_KEYS, NO_MANDATORY_KEYS, NOSCRIPT, READONLY, SCRIPT,
     SKIP_MONITOR, STALE,
 };
-use command::{Command, Error, Group, Result, Scope};
-use lua::Script;
+use command::{Command, Error, Group, Result};
 
-use crate::request::{Request, SessionHandler, row};
-use crate::script::{self, KillError};
+use crate::request::{Origin, Request, SessionHandler, row};
+use crate::script::{self, KillError, Known, parse_sha};
 use crate::session::monitor;
 
 const GROUP: Group = Group::Scripting;
@@ -32,7 +31,6 @@ pub const TABLE: &[Command<SessionHandler>] = &[
     row(GROUP, "eval", -3, eval)
         .flags(EVAL)
         .keys(KEYS_RW)
-        .scope(Scope::Exclusive)
         .since("2.6.0")
         .complexity(COST)
         .summary("Runs a Lua script as one transaction.")
@@ -40,7 +38,6 @@ pub const TABLE: &[Command<SessionHandler>] = &[
     row(GROUP, "evalsha", -3, evalsha)
         .flags(EVAL)
         .keys(KEYS_RW)
-        .scope(Scope::Exclusive)
         .since("2.6.0")
         .complexity(COST)
         .summary("Runs a Lua script that the server knows by its SHA1.")
@@ -48,7 +45,6 @@ pub const TABLE: &[Command<SessionHandler>] = &[
     row(GROUP, "eval_ro", -3, eval_ro)
         .flags(EVAL_RO)
         .keys(KEYS_RO)
-        .scope(Scope::Exclusive)
         .since("7.0.0")
         .complexity(COST)
         .summary("Runs a Lua script that may not write.")
@@ -56,7 +52,6 @@ pub const TABLE: &[Command<SessionHandler>] = &[
     row(GROUP, "evalsha_ro", -3, evalsha_ro)
         .flags(EVAL_RO)
         .keys(KEYS_RO)
-        .scope(Scope::Exclusive)
         .since("7.0.0")
         .complexity(COST)
         .summary("Runs a known Lua script that may not write.")
@@ -115,7 +110,7 @@ fn run(
     request: &mut Request<'_, '_>,
     args: &[&[u8]],
     read_only: bool,
-    find: impl FnOnce(&mut Request<'_, '_>) -> Result<Arc<Script>>,
+    find: impl FnOnce(&mut Request<'_, '_>) -> Result<Arc<Known>>,
 ) -> Result {
     let count = command::call::integer(args[2])?;
     if count > args.len() as i64 - 3 {
@@ -124,8 +119,12 @@ fn run(
     if count < 0 {
         return Err(Error::of("ERR Number of keys can't be negative"));
     }
-    let script = find(request)?;
-    let flags = script.flags();
+    let found = request.lp.found_script.take();
+    let script = match found {
+        Some(script) => script,
+        None => find(request)?,
+    };
+    let flags = script.script.flags();
     if read_only && flags.declared && !flags.no_writes {
         return Err(Error::of("ERR Can not execute a script with write flag using *_ro command."));
     }
@@ -136,7 +135,7 @@ fn run(
     }
     let (keys, values) = args[3..].split_at(count as usize);
     let mut out = Vec::new();
-    script::run(
+    let restarts = script::run(
         request.lp,
         request.shift,
         request.client,
@@ -147,31 +146,25 @@ fn run(
         read_only,
         &mut out,
     );
-    request.reply.raw(&out);
+    if request.origin == Origin::Exec {
+        // What follows does not belong to this script.
+        request.txn.keep();
+    }
+    match restarts {
+        true => request.lp.is_restarting.set(true),
+        false => request.reply.raw(&out),
+    }
     Ok(())
 }
 
-fn by_source(request: &mut Request<'_, '_>, source: &[u8]) -> Result<Arc<Script>> {
+fn by_source(request: &mut Request<'_, '_>, source: &[u8]) -> Result<Arc<Known>> {
     script::load(request.lp, request.shift, source)
 }
 
-fn by_sha(request: &mut Request<'_, '_>, digits: &[u8]) -> Result<Arc<Script>> {
+fn by_sha(request: &mut Request<'_, '_>, digits: &[u8]) -> Result<Arc<Known>> {
     parse_sha(digits)
         .and_then(|sha| request.lp.server.scripts.cache.get(&sha))
         .ok_or(Error::NO_SCRIPT)
-}
-
-/// Forty hexadecimal digits in any case.
-fn parse_sha(digits: &[u8]) -> Option<lua::Sha> {
-    let mut sha = lua::Sha::default();
-    if digits.len() != 2 * sha.len() {
-        return None;
-    }
-    for (byte, pair) in sha.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |at: usize| char::from(pair[at]).to_digit(16);
-        *byte = (digit(0)? * 16 + digit(1)?) as u8;
-    }
-    Some(sha)
 }
 
 fn eval(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
@@ -192,7 +185,7 @@ fn evalsha_ro(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
 
 fn load(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     let script = script::load(request.lp, request.shift, args[2])?;
-    request.reply.bulk(script.sha_hex().as_bytes());
+    request.reply.bulk(script.script.sha_hex().as_bytes());
     Ok(())
 }
 
@@ -256,7 +249,7 @@ fn help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
             "FLUSH [ASYNC|SYNC]",
             "    Forget all scripts.",
             "KILL",
-            "    End the script that runs now, unless it has written.",
+            "    End the script that runs for longest. In isolation mode not if it has written.",
             "LOAD <script>",
             "    Keep a script without running it.",
         ],

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use command::keys::{KeySpec, key_flag as k};
 use command::row::flag::{
-    ALLOW_BUSY, DENYOOM, FAST, LOADING, NOSCRIPT, SKIP_SLOWLOG, STALE, WRITE,
+    ALLOW_BUSY, DENYOOM, FAST, LOADING, NOSCRIPT, SCRIPT, SKIP_SLOWLOG, STALE, WRITE,
 };
 use command::{Blocking, Command, Error, Group, Result, Row, Scope};
 use engine::{Engine, Plan, Txn};
@@ -70,7 +70,8 @@ pub fn plan(engine: &Engine, client: &Client) -> Plan {
     let mut shards: SmallVec<[u16; 4]> = SmallVec::new();
     for queued in &client.transaction.queued {
         let row = table().all[queued.command].row;
-        if row.scope != Scope::Keys {
+        // The keys of a script do not bound what it touches.
+        if row.scope != Scope::Keys || row.has(SCRIPT) {
             return Plan::Exclusive;
         }
         let args: SmallVec<[&[u8]; 8]> = queued.args.iter().map(|arg| &**arg).collect();

@@ -6,7 +6,7 @@
 //! being served that have nothing to do with it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::{KeyName, Plan, Waiter, Watch};
 use mio::Events;
@@ -204,9 +204,10 @@ impl WorkerLoop {
     pub fn serve_others(&self) {
         let (mark, clock) = (self.mark.get(), self.clock.get());
         let outbox = std::mem::take(&mut *self.outbox.borrow_mut());
+        let held_lines = self.held_lines.take();
         let request_bytes = self.request_bytes.get();
         let was_over = self.is_shift_over.get();
-        let started = self.ticker.now();
+        let started = Instant::now();
 
         self.look_at_clock();
         self.mark.set(started);
@@ -232,10 +233,11 @@ impl WorkerLoop {
         self.end_pause();
 
         *self.outbox.borrow_mut() = outbox;
+        *self.held_lines.borrow_mut() = held_lines;
         self.request_bytes.set(request_bytes);
         self.clock.set(clock);
         // Not the script's time.
-        self.mark.set(mark + (self.ticker.now() - started));
+        self.mark.set(mark + started.elapsed());
         // The turn around this one goes by the old configuration.
         self.is_shift_over.set(was_over || is_renewed);
     }

@@ -10,6 +10,7 @@ mod bounds;
 mod clients;
 mod limiter;
 mod memory;
+mod parallel;
 mod process;
 mod scan;
 mod scripts;
@@ -70,6 +71,9 @@ pub const ALL: &[Test] = &[
     Test { name: "endless scripts are answered BUSY and killed", run: scripts::killed },
     Test { name: "a script that wrote ends only with the server", run: scripts::unkillable },
     Test { name: "a script that ends in time ends before the server", run: scripts::finished },
+    Test { name: "a runaway script keeps only its own keys", run: parallel::runaway },
+    Test { name: "scripts that find their keys conserve money", run: parallel::bank },
+    Test { name: "exclusive commands come between long scripts", run: parallel::exclusive },
     Test { name: "a script that takes too much memory fails alone", run: scripts::memory_limit },
     Test { name: "maxmemory holds in process memory", run: memory::policies_hold },
     Test { name: "LRU keeps what is read, TTL what lives long", run: memory::policies_choose },

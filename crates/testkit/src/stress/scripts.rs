@@ -78,9 +78,13 @@ pub fn killed(arena: &Arena) -> Verdict {
     Ok(format!("{} kinds of endless script", ENDLESS.len()))
 }
 
-/// What a script has written stays, so it cannot be killed: only the server can be ended.
+/// Where what a script has written stays, it cannot be killed: only the server can be ended.
 pub fn unkillable(arena: &Arena) -> Verdict {
-    let mut server = arena.start(2, &["--busy-reply-threshold", "100"])?;
+    let mut args = vec!["--busy-reply-threshold", "100"];
+    if !arena.oracle {
+        args.extend(["--script-atomicity", "isolation"]);
+    }
+    let mut server = arena.start(2, &args)?;
     let mut client = connect(&server)?;
     let mut runner = connect(&server)?;
     let script = "while true do redis.call('INCR', 'n') end";

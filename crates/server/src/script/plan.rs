@@ -1,0 +1,161 @@
+//! Which locks a script begins with, and what is remembered of how that went.
+//!
+//! A script begins with the shards of its KEYS and takes others as it touches them; one that
+//! cannot have a lock is rolled back and run again under an exclusive plan. Scripts that keep
+//! doing so begin with that one, and try the other way every so often.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use engine::{Counter, Plan};
+use lua::{Script, Sha};
+
+use super::Obstacle;
+use crate::config::ScriptAtomicity;
+use crate::dispatch;
+use crate::table::Registered;
+use crate::worker::{Shift, WorkerLoop};
+
+/// Runs that begin exclusive after so many restarts that few runs without one lie between. One
+/// restart may be chance.
+const PENALTIES: [u32; 6] = [0, 0, 8, 32, 128, 512];
+
+/// A script the server knows, with what it has learned about it.
+pub struct Known {
+    pub script: Script,
+    /// Restarts lately.
+    streak: AtomicU32,
+    /// So many further runs begin exclusive.
+    penalty: AtomicU32,
+}
+
+impl Known {
+    pub fn new(script: Script) -> Known {
+        Known { script, streak: AtomicU32::new(0), penalty: AtomicU32::new(0) }
+    }
+
+    // Updates of two workers may overwrite each other, which only makes the guess a worse one.
+
+    /// Whether its next run had better begin exclusive. Counts that run.
+    fn takes_penalty(&self) -> bool {
+        let penalty = self.penalty.load(Ordering::Relaxed);
+        if penalty > 0 {
+            self.penalty.store(penalty - 1, Ordering::Relaxed);
+        }
+        penalty > 0
+    }
+
+    fn note_restart(&self) {
+        let streak = self.streak.load(Ordering::Relaxed) + 1;
+        let streak = streak.min(PENALTIES.len() as u32 - 1);
+        self.streak.store(streak, Ordering::Relaxed);
+        self.penalty.store(PENALTIES[streak as usize], Ordering::Relaxed);
+    }
+
+    fn note_success(&self) {
+        let streak = self.streak.load(Ordering::Relaxed);
+        if streak > 0 {
+            self.streak.store(streak - 1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How the scripts of one worker ran.
+#[derive(Default)]
+pub struct Runs {
+    /// Beside others, from beginning to end.
+    pub parallel: Counter,
+    /// Begun beside others, and then rolled back and run again.
+    pub restarts: Counter,
+    /// With the whole keyspace: restarted ones, those in EXEC, and all in isolation mode.
+    pub exclusive: Counter,
+}
+
+impl Runs {
+    /// Counts a run that came to its end, or to where it has to begin again.
+    pub fn note(&self, script: &Known, is_exclusive: bool, restarts: bool) {
+        if restarts {
+            self.restarts.add(1);
+            script.note_restart();
+        } else if is_exclusive {
+            self.exclusive.add(1);
+        } else {
+            self.parallel.add(1);
+            script.note_success();
+        }
+    }
+}
+
+/// The locks that a command of the EVAL family begins with, and its script if the server knows it
+/// already. The error is what keeps it from beginning.
+pub fn plan(
+    lp: &WorkerLoop,
+    shift: &Shift,
+    command: &Registered,
+    args: &[&[u8]],
+    is_restarted: bool,
+) -> Result<(Plan, Option<Arc<Known>>), Obstacle> {
+    if shift.config.script_atomicity == ScriptAtomicity::Isolation || is_restarted {
+        return Ok((Plan::Exclusive, None));
+    }
+    let by_sha = args[0].len() >= 7 && args[0][..7].eq_ignore_ascii_case(b"evalsha");
+    let sha = if by_sha { parse_sha(args[1]) } else { Some(lua::sha_of(args[1])) };
+    let script = sha.and_then(|sha| lp.server.scripts.cache.get(&sha));
+    if script.as_ref().is_some_and(|script| script.takes_penalty()) {
+        return Ok((Plan::Exclusive, script));
+    }
+    if lp.server.scripts.watch.is_waited_for() {
+        return Err(Obstacle::Turn);
+    }
+    Ok((dispatch::plan(&lp.server.engine, command.row, args), script))
+}
+
+/// Forty hexadecimal digits in any case.
+pub fn parse_sha(digits: &[u8]) -> Option<Sha> {
+    let mut sha = Sha::default();
+    if digits.len() != 2 * sha.len() {
+        return None;
+    }
+    for (byte, pair) in sha.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |at: usize| char::from(pair[at]).to_digit(16);
+        *byte = (digit(0)? * 16 + digit(1)?) as u8;
+    }
+    Some(sha)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known() -> Known {
+        let mut vm = lua::Vm::new(lua::VmOptions::default());
+        Known::new(vm.compile(b"return 1").unwrap())
+    }
+
+    /// Runs until the script begins beside others again; answers how many did not.
+    fn exclusive_runs(script: &Known) -> usize {
+        std::iter::repeat_with(|| script.takes_penalty()).take_while(|penalty| *penalty).count()
+    }
+
+    #[test]
+    fn scripts_that_keep_restarting_begin_exclusive_and_try_again() {
+        let script = known();
+        let runs: Vec<usize> = std::iter::repeat_with(|| {
+            script.note_restart();
+            exclusive_runs(&script)
+        })
+        .take(6)
+        .collect();
+        assert_eq!(runs, [0, 8, 32, 128, 512, 512]);
+    }
+
+    #[test]
+    fn a_restart_now_and_then_is_forgiven() {
+        let script = known();
+        for _ in 0..100 {
+            script.note_restart();
+            assert_eq!(exclusive_runs(&script), 0);
+            script.note_success();
+        }
+    }
+}
