@@ -214,11 +214,9 @@ impl Txn<'_> {
                 self.effects.ready.push(name.clone());
             }
             let shard = self.engine.key_shard(&name.1);
-            self.shard_mut(shard)
-                .waiters
-                .entry(name.clone())
-                .or_default()
-                .push_back(waiter.clone());
+            let data = self.shard_mut(shard);
+            data.is_observed = true;
+            data.waiters.entry(name.clone()).or_default().push_back(waiter.clone());
             // Queued behind clients that cannot use what is there (a list's waiters on a sorted
             // set): nobody else will look at the key on its behalf.
             if self.peek(&name.1).is_some() {
@@ -231,7 +229,9 @@ impl Txn<'_> {
     pub fn watch(&mut self, key: &[u8], watch: &Arc<Watch>) {
         let name = (self.db, Box::from(key));
         let shard = self.engine.key_shard(key);
-        self.shard_mut(shard).watches.entry(name).or_default().push(watch.clone());
+        let data = self.shard_mut(shard);
+        data.is_observed = true;
+        data.watches.entry(name).or_default().push(watch.clone());
     }
 
     pub fn unwatch(&mut self, name: &KeyName, watch: &Arc<Watch>) {

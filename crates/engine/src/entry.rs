@@ -382,6 +382,11 @@ impl Entry {
         }
     }
 
+    /// Whether the string was edited in place.
+    pub(crate) fn is_raw(&self) -> bool {
+        self.header().bits.get() & RAW != 0
+    }
+
     /// The bytes of a string too long to stand in the entry.
     pub(crate) fn heap_bytes(&self) -> Option<&[u8]> {
         // SAFETY: the kind says that a vector was written.
@@ -490,8 +495,11 @@ impl Entry {
         match self.get() {
             ValueRef::Str(Str::Int(_)) => "int",
             ValueRef::Str(Str::Bytes(bytes)) => {
-                let raw = self.header().bits.get() & RAW != 0;
-                if raw || bytes.len() > EMBSTR_BYTES_MAX { "raw" } else { "embstr" }
+                if self.is_raw() || bytes.len() > EMBSTR_BYTES_MAX {
+                    "raw"
+                } else {
+                    "embstr"
+                }
             }
             ValueRef::List(list) => Encoding::name(list.encoding()),
             ValueRef::Set(set) => Encoding::name(set.encoding()),
@@ -525,22 +533,6 @@ impl Entry {
             ValueRef::Hash(hash) => hash.len(),
             ValueRef::Zset(zset) => zset.len(),
         }
-    }
-
-    /// Takes the value out and frees the rest.
-    pub fn into_value(self) -> Value {
-        let mut entry = ManuallyDrop::new(self);
-        let value = match entry.take_payload() {
-            Taken::Int(n) => Value::Int(n),
-            Taken::Inline => {
-                let Str::Bytes(bytes) = entry.inline() else { unreachable!("inline is bytes") };
-                Value::Bytes(bytes.to_vec())
-            }
-            Taken::Heap(bytes) => Value::Bytes(bytes),
-            Taken::Collection(c) => Value::Collection(c),
-        };
-        ManuallyDrop::into_inner(entry).free_memory();
-        value
     }
 
     /// Moves the payload out. The entry must then only be asked for its key and inline bytes, and
@@ -663,10 +655,6 @@ mod tests {
         entry.edit_string(|bytes| bytes.push(1));
         assert_eq!(text(&entry).len(), 5001);
         assert_eq!(entry.expire_at_ms(), Some(9));
-        match entry.into_value() {
-            Value::Bytes(bytes) => assert_eq!(bytes.len(), 5001),
-            _ => panic!("bytes expected"),
-        }
     }
 
     #[test]

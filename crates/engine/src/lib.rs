@@ -3,7 +3,7 @@
 //!
 //! It must not know the network, Lua or any command. The server decides which locks a command
 //! needs ([`Plan`]), begins a [`Txn`], lets the handler work on it and commits; time comes in as
-//! an argument. Start reading at `txn.rs`, then `door.rs`.
+//! an argument. Start reading at `txn.rs`, then `door/mod.rs`.
 
 pub mod access;
 mod ahead;

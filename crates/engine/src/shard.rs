@@ -37,6 +37,9 @@ impl Shard {
 #[derive(Default)]
 #[repr(C)]
 pub(crate) struct ShardData {
+    /// Clients wait for or watch a key of this shard, or did: most changes need no look at the
+    /// maps, which are some cache lines away.
+    pub is_observed: bool,
     /// The first one, which is the only one in most servers, stands here itself.
     pub dbs: SmallVec<[Db; 1]>,
     pub waiters: HashMap<KeyName, VecDeque<Arc<Waiter>>>,

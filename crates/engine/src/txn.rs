@@ -2,7 +2,7 @@
 //!
 //! It holds the locks of its plan from `begin` to `commit` and sees one `now`. Reads borrow it
 //! shared, so several values can be looked at together; all changes go through the door
-//! (`door.rs`).
+//! (`door/`).
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -379,7 +379,7 @@ impl<'e> Txn<'e> {
     /// Whether blocked clients stand in the queue of a key.
     pub fn has_waiters(&self, key: &[u8]) -> bool {
         let shard = self.shard(Engine::shard_of(self.engine.hash(key)));
-        !shard.waiters.is_empty()
+        shard.is_observed
             && shard
                 .waiters
                 .get(&(self.db, Box::from(key)))

@@ -1,5 +1,9 @@
 //! Measures the crate alone, in CPU time of this thread: calls of a host that does next to
-//! nothing, cjson, and a few plain scripts. `cargo run --release -p lua --example speed`.
+//! nothing, cjson, and a few plain scripts. `cargo run --release -p lua --example speed`, with
+//! words behind `--` to measure only what has one of them in its name.
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 use lua::{Host, LogLevel, Protocol, Tick, Vm, VmOptions};
 
@@ -49,9 +53,15 @@ struct Bench {
     vm: Vm,
     host: Constant,
     out: Vec<u8>,
+    /// Words of the command line; empty measures all.
+    wanted: Vec<String>,
 }
 
 impl Bench {
+    fn wants(&self, name: &str) -> bool {
+        self.wanted.is_empty() || self.wanted.iter().any(|word| name.contains(word.as_str()))
+    }
+
     /// Best of seven, in nanoseconds per run.
     fn measure(&mut self, source: &str, args: &[&[u8]], runs: usize) -> f64 {
         let script = self
@@ -81,7 +91,8 @@ impl Bench {
 
 fn main() {
     let vm = Vm::new(VmOptions::default());
-    let mut bench = Bench { vm, host: Constant { counter: 0 }, out: Vec::new() };
+    let wanted = std::env::args().skip(1).collect();
+    let mut bench = Bench { vm, host: Constant { counter: 0 }, out: Vec::new(), wanted };
     const LOOP: f64 = 100_000.0;
     for (name, body) in [
         ("INCR", "redis.call('incr', KEYS[1])"),
@@ -95,14 +106,27 @@ fn main() {
         ("pcall INCR", "redis.pcall('incr', KEYS[1])"),
         ("unknown by pcall", "redis.pcall('nosuch')"),
     ] {
+        if !bench.wants(name) {
+            continue;
+        }
         let source = format!("local s = 0 for i = 1, {LOOP} do {body} end return s");
         let ns = bench.measure(&source, &[], 1) / LOOP;
         println!("{name:24} {ns:8.1} ns per call");
     }
-    println!("{:24} {:8.1} ns per run", "return 1", bench.measure("return 1", &[], 20_000));
-    let one_call = "return redis.call('get', KEYS[1])";
-    println!("{:24} {:8.1} ns per run", "one call", bench.measure(one_call, &[], 20_000));
+    for (name, source) in [
+        ("run: return 1", "return 1"),
+        ("run: one call", "return redis.call('get', KEYS[1])"),
+        ("run: two arguments", "return ARGV[2]"),
+    ] {
+        if bench.wants(name) {
+            let args: &[&[u8]] = if name.ends_with("arguments") { &[b"one", b"two"] } else { &[] };
+            println!("{name:24} {:8.1} ns per run", bench.measure(source, args, 50_000));
+        }
+    }
     for count in [10, 100, 1000] {
+        if !bench.wants(&format!("cjson {count}")) {
+            continue;
+        }
         let item = |at: usize| {
             format!(
                 "{{\"id\":{at},\"name\":\"user {at}\",\"email\":\"user{at}@example.com\",\
@@ -145,11 +169,24 @@ fn main() {
           table.sort(t) return t[1]",
         ),
         (
+            "sort of 1e4, function",
+            "local t, x = {}, 1 for i = 1, 1e4 do x = x * 16807 % 2147483647 t[i] = x end \
+          table.sort(t, function(a, b) return a > b end) return t[1]",
+        ),
+        (
+            "sort of 1e4 strings",
+            "local t, x = {}, 1 for i = 1, 1e4 do x = x * 16807 % 2147483647 t[i] = 'k' .. x end \
+          table.sort(t) return t[1]",
+        ),
+        (
             "pairs over 1e4",
             "local t = {} for i = 1, 1e4 do t['k' .. i] = i end local s = 0 \
           for k, v in pairs(t) do s = s + v end return s",
         ),
     ] {
+        if !bench.wants(name) {
+            continue;
+        }
         println!("{name:24} {:8.1} us per run", bench.measure(source, &[], 5) / 1e3);
     }
     println!("traces {}, heap {} KB", bench.vm.compiled_traces(), bench.vm.used_bytes() / 1024);

@@ -83,8 +83,7 @@ fn classify(window: &mut crate::context::Window, reply: &[u8]) -> i32 {
     let Some((&kind, rest)) = reply.split_first() else { return NIL };
     match kind {
         b'$' => {
-            let (head, next) = convert::line(reply, 1);
-            let len = convert::parse_integer(head);
+            let (len, next) = convert::number_line(reply, 1);
             if len < 0 {
                 return FALSE;
             }
@@ -93,8 +92,7 @@ fn classify(window: &mut crate::context::Window, reply: &[u8]) -> i32 {
             BULK
         }
         b':' => {
-            let (head, _) = convert::line(reply, 1);
-            window.number = convert::parse_integer(head) as f64;
+            window.number = convert::number_line(reply, 1).0 as f64;
             NUMBER
         }
         b'+' | b'-' => {

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 
 use crate::alloc::Meter;
 use crate::order::Order;
-use crate::{Host, Protocol, cjson};
+use crate::{Host, Protocol, cjson, internals, sort};
 
 /// Arguments that the bridge passes without going through the Lua stack.
 pub const WINDOW_ARGS: usize = 9;
@@ -80,6 +80,9 @@ pub struct Context {
     pub scratch: Vec<u8>,
     pub order: Order,
     pub cjson: cjson::Shared,
+    pub sort: sort::Buffers,
+    /// The strings "KEYS" and "ARGV", which live as long as the globals.
+    pub list_names: [*const internals::Str; 2],
 }
 
 impl Context {
@@ -110,6 +113,8 @@ impl Context {
             scratch: Vec::new(),
             order: Order::default(),
             cjson: cjson::Shared::default(),
+            sort: sort::Buffers::default(),
+            list_names: [std::ptr::null(); 2],
         })
     }
 }
@@ -127,9 +132,9 @@ pub fn stack_place() -> usize {
 }
 
 /// Gives back a buffer that one large value has grown.
-pub fn shrink(buffer: &mut Vec<u8>) {
+pub fn shrink<T>(buffer: &mut Vec<T>) {
     const KEPT_BYTES_MAX: usize = 4 << 20;
-    if buffer.capacity() > KEPT_BYTES_MAX {
+    if buffer.capacity() * size_of::<T>() > KEPT_BYTES_MAX {
         *buffer = Vec::new();
     }
 }

@@ -221,6 +221,13 @@ unsafe fn write_pairs(
     }
 }
 
+/// Appends an integer's decimal digits.
+pub fn write_digits(out: &mut Vec<u8>, value: i64) {
+    let mut text = [0u8; number::TEXT_BYTES_MAX];
+    let len = number::integer(value, &mut text);
+    out.extend_from_slice(&text[..len]);
+}
+
 /// An aggregate's header: its kind and the number of its elements.
 fn write_header(out: &mut Vec<u8>, kind: u8, count: usize) {
     let mut text = [0u8; number::TEXT_BYTES_MAX];
@@ -330,24 +337,32 @@ fn write_verbatim(out: &mut Vec<u8>, format: &[u8], text: &[u8], client: Protoco
 const REPLY_DEPTH_MAX: u32 = 128;
 
 /// The line at `at` without its CRLF, and where the next element begins.
-pub fn line(reply: &[u8], at: usize) -> (&[u8], usize) {
+fn line(reply: &[u8], at: usize) -> (&[u8], usize) {
     let rest = reply.get(at..).unwrap_or_default();
     let len = rest.iter().position(|&byte| byte == b'\r').unwrap_or(rest.len());
     (&rest[..len], at + len + 2)
 }
 
-/// Decimal digits with an optional minus sign; anything else counts as zero.
-pub fn parse_integer(digits: &[u8]) -> i64 {
-    let (negative, digits) = match digits.split_first() {
-        Some((b'-', rest)) => (true, rest),
-        _ => (false, digits),
-    };
+/// The number of a header or integer reply whose digits begin at `at`, and where what follows
+/// its line begins.
+#[inline]
+pub fn number_line(reply: &[u8], mut at: usize) -> (i64, usize) {
+    let negative = reply.get(at) == Some(&b'-');
+    at += usize::from(negative);
     let mut value = 0i64;
-    for byte in digits {
+    while let Some(&byte) = reply.get(at)
+        && byte != b'\r'
+    {
         // Counting down holds i64::MIN as well.
         value = value.wrapping_mul(10).wrapping_sub(i64::from(byte.wrapping_sub(b'0') & 15));
+        at += 1;
     }
-    if negative { value } else { value.wrapping_neg() }
+    (if negative { value } else { value.wrapping_neg() }, at + 2)
+}
+
+/// Decimal digits with an optional minus sign; anything else counts as zero.
+fn parse_integer(digits: &[u8]) -> i64 {
+    number_line(digits, 0).0
 }
 
 fn parse_double(text: &[u8]) -> f64 {

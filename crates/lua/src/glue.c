@@ -15,11 +15,13 @@ _Static_assert(LJ_GC64, "internals.rs knows the GC64 layout only");
 _Static_assert(sizeof(TValue) == 8 && sizeof(Node) == 24, "TValue, Node");
 _Static_assert(offsetof(Node, val) == 0 && offsetof(Node, key) == 8, "Node");
 _Static_assert(offsetof(GCtab, array) == 16 && offsetof(GCtab, node) == 40, "GCtab");
+_Static_assert(offsetof(GCtab, metatable) == 32, "GCtab");
 _Static_assert(offsetof(GCtab, asize) == 48 && offsetof(GCtab, hmask) == 52, "GCtab");
 _Static_assert(offsetof(GCstr, len) == 20 && sizeof(GCstr) == 24, "GCstr");
 _Static_assert(LJ_TNIL == ~0u && LJ_TFALSE == ~1u && LJ_TTRUE == ~2u, "tags");
 _Static_assert(LJ_TLIGHTUD == ~3u && LJ_TSTR == ~4u && LJ_TTAB == ~11u, "tags");
 #define LJ_TNIL_BITS (~(uint64_t)0)
+_Static_assert(sizeof(((Node *)0)->next) == 8, "Node");
 _Static_assert(LJ_TNUMX == ~13u, "tags");
 
 void luar_push_value(lua_State *L, uint64_t bits)
@@ -48,11 +50,80 @@ void *luar_new_object(lua_State *L, const TValue *pairs, MSize count)
 {
   GCtab *t = lj_tab_new(L, 0, count ? hsize2hbits(count) : 0);
   MSize i;
+  t->nomm = 0; /* It may be made a metatable. */
   for (i = 0; i < count; i++) {
     TValue *slot = lj_tab_setstr(L, t, strV(&pairs[2 * i]));
     copyTV(L, slot, &pairs[2 * i + 1]);
   }
   return t;
+}
+
+/* A table with the keys of another one, which has no array part and stays as it is: its nodes are
+** copied as they lie, and the i-th value goes to node slots[i]. */
+void *luar_new_object_like(lua_State *L, GCtab *like, const uint8_t *slots, const TValue *pairs,
+			   MSize count)
+{
+  GCtab *t = lj_tab_new(L, 0, lj_fls(like->hmask) + 1);
+  Node *from = noderef(like->node), *to = noderef(t->node);
+  MSize i, mask = like->hmask;
+  t->nomm = 0;
+  for (i = 0; i <= mask; i++) {
+    Node *next = nextnode(&from[i]);
+    to[i].key = from[i].key;
+    if (next) setmref(to[i].next, to + (next - from));
+  }
+  setfreetop(t, to, to + (getfreetop(like, from) - from));
+  for (i = 0; i < count; i++) copyTV(L, &to[slots[i]].val, &pairs[2 * i + 1]);
+  return t;
+}
+
+/* In which nodes the keys of such a table lie; 0 if it cannot be copied that way. */
+int luar_slots_of(GCtab *t, const TValue *pairs, MSize count, uint8_t *slots)
+{
+  Node *node = noderef(t->node);
+  MSize i;
+  if (t->hmask == 0 || t->hmask > 255) return 0;
+  for (i = 0; i < count; i++)
+    slots[i] = (uint8_t)((Node *)lj_tab_getstr(t, strV(&pairs[2 * i])) - node);
+  return 1;
+}
+
+/* Pushes a list with room for so many values, all nil, and returns where the first one goes. They
+** are to be written before anything else happens in the VM: the table is new, so it needs no
+** barrier. */
+TValue *luar_push_list(lua_State *L, MSize count)
+{
+  GCtab *t = lj_tab_new(L, count ? count + 1 : 0, 0);
+  settabV(L, L->top, t);
+  incr_top(L);
+  return tvref(t->array) + 1;
+}
+
+/* Pops a table and stores it in another one under a string that lives on. */
+void luar_set_field(lua_State *L, GCtab *t, GCstr *name)
+{
+  TValue *slot = lj_tab_setstr(L, t, name);
+  copyTV(L, slot, L->top - 1);
+  lj_gc_anybarriert(L, t);
+  L->top--;
+  lj_gc_check(L);
+}
+
+/* The argument at a place of the running C function, which has that many. */
+uint64_t luar_argument(lua_State *L, MSize place)
+{
+  return (L->base + place - 1)->u64;
+}
+
+/* The metatable is anchored elsewhere and the table is new, so no barrier. */
+void luar_mark_new(GCtab *t, GCtab *metatable)
+{
+  setgcref(t->metatable, obj2gco(metatable));
+}
+
+uint32_t luar_list_len(GCtab *t)
+{
+  return lj_tab_len(t);
 }
 
 void *luar_new_string(lua_State *L, const char *text, size_t len)

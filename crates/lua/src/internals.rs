@@ -1,10 +1,12 @@
 //! LuaJIT's values and tables as they lie in memory (GC64), for reading tables without a call per
 //! element and for building them. `glue.c` refuses to compile when the layout is another.
 //!
-//! Used by cjson only. Everything here is unsafe in the same way: a pointer is good until the
+//! Used by cjson, `table.sort` and the start of a run. Everything here is unsafe in the same way: a pointer is good until the
 //! garbage collector runs, and it runs in no function of this module except `push`.
 
-use crate::sys::lua_State;
+use std::ffi::c_int;
+
+use crate::sys::{lua_State, lua_tolstring, lua_topointer};
 
 /// A value: a double, or a tag in the upper 17 bits and a pointer below.
 pub type Bits = u64;
@@ -26,16 +28,17 @@ const TAG_NUMBER: u64 = 13;
 pub struct Table {
     _header: [u64; 2],
     array: *const Bits,
-    _links: [u64; 2],
+    _list: u64,
+    metatable: *const Table,
     node: *const Node,
     array_len: u32,
     hash_mask: u32,
 }
 
 #[repr(C)]
-struct Node {
-    value: Bits,
-    key: Bits,
+pub struct Node {
+    pub value: Bits,
+    pub key: Bits,
     _next: u64,
 }
 
@@ -118,6 +121,33 @@ pub unsafe fn string_bytes<'a>(string: *const Str) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(string.add(1).cast(), (*string).len as usize) }
 }
 
+/// Whether a text at least as long as the string begins with it.
+///
+/// # Safety
+/// `string` is live, and `text` lies in a Lua string, so that as many bytes as a string's header
+/// takes may be read in front of it.
+#[inline]
+pub unsafe fn starts_with(text: &[u8], string: *const Str) -> bool {
+    // SAFETY: words that begin in front of the bytes lie in the headers in front of them.
+    unsafe {
+        let len = (*string).len as usize;
+        debug_assert!(text.len() >= len);
+        let (a, b) = (text.as_ptr(), string.add(1).cast::<u8>());
+        let word = |from: *const u8, at: usize| {
+            from.offset(at as isize - 8).cast::<u64>().read_unaligned()
+        };
+        let mut left = len;
+        while left >= 8 {
+            if word(a, left) != word(b, left) {
+                return false;
+            }
+            left -= 8;
+        }
+        // The bytes in front of what is left are shifted out.
+        left == 0 || u64::from_le(word(a, left) ^ word(b, left)) >> (64 - 8 * left) == 0
+    }
+}
+
 /// Array slots 0 to n (slot 0 is the key 0).
 ///
 /// # Safety
@@ -133,15 +163,47 @@ pub unsafe fn array_part<'a>(table: *const Table) -> &'a [Bits] {
     }
 }
 
+/// Slots 1 to `count` of the array part for writing; None if it does not reach that far.
+///
+/// # Safety
+/// As `array_part`; what is written was in the table before, so that the collector needs no
+/// barrier.
+pub unsafe fn list_slots<'a>(table: *const Table, count: usize) -> Option<&'a mut [Bits]> {
+    // SAFETY: a live table's array has `array_len` slots.
+    unsafe {
+        ((*table).array_len as usize > count)
+            .then(|| std::slice::from_raw_parts_mut((*table).array.add(1).cast_mut(), count))
+    }
+}
+
+/// The metatable, null if there is none.
+///
+/// # Safety
+/// `table` is live.
+#[inline]
+pub unsafe fn metatable(table: *const Table) -> *const Table {
+    // SAFETY: by the caller.
+    unsafe { (*table).metatable }
+}
+
+/// All nodes of the hash part; free ones have the value nil.
+///
+/// # Safety
+/// As `array_part`.
+#[inline]
+pub unsafe fn nodes<'a>(table: *const Table) -> &'a [Node] {
+    // SAFETY: a table always has at least one node (a shared empty one if it has no hash part).
+    unsafe { std::slice::from_raw_parts((*table).node, (*table).hash_mask as usize + 1) }
+}
+
 /// Keys and values of the hash part, free slots left out.
 ///
 /// # Safety
 /// As `array_part`.
 #[inline]
 pub unsafe fn hash_part<'a>(table: *const Table) -> impl Iterator<Item = (Bits, Bits)> + 'a {
-    // SAFETY: a table always has at least one node (a shared empty one if it has no hash part).
-    let nodes =
-        unsafe { std::slice::from_raw_parts((*table).node, (*table).hash_mask as usize + 1) };
+    // SAFETY: by the caller.
+    let nodes = unsafe { nodes(table) };
     nodes.iter().filter(|node| node.value != NIL).map(|node| (node.key, node.value))
 }
 
@@ -167,6 +229,19 @@ unsafe extern "C-unwind" {
     fn luar_push_value(L: *mut lua_State, bits: Bits);
     fn luar_new_array(L: *mut lua_State, values: *const Bits, count: u32) -> *mut Table;
     fn luar_new_object(L: *mut lua_State, pairs: *const Bits, count: u32) -> *mut Table;
+    fn luar_slots_of(table: *const Table, pairs: *const Bits, count: u32, slots: *mut u8) -> c_int;
+    fn luar_new_object_like(
+        L: *mut lua_State,
+        like: *const Table,
+        slots: *const u8,
+        pairs: *const Bits,
+        count: u32,
+    ) -> *mut Table;
+    fn luar_argument(L: *mut lua_State, place: u32) -> Bits;
+    fn luar_mark_new(table: *const Table, metatable: *const Table);
+    fn luar_list_len(table: *const Table) -> u32;
+    fn luar_push_list(L: *mut lua_State, count: u32) -> *mut Bits;
+    fn luar_set_field(L: *mut lua_State, table: *const Table, name: *const Str);
     fn luar_new_string(L: *mut lua_State, text: *const u8, len: usize) -> *mut Str;
 }
 
@@ -193,6 +268,93 @@ pub unsafe fn new_array(L: *mut lua_State, values: &[Bits]) -> Bits {
 pub unsafe fn new_object(L: *mut lua_State, pairs: &[Bits]) -> Bits {
     // SAFETY: by the caller.
     unsafe { table_bits(luar_new_object(L, pairs.as_ptr(), (pairs.len() / 2) as u32)) }
+}
+
+/// What it takes to make tables with the keys of a given one.
+pub struct Likeness {
+    table: *const Table,
+    slots: [u8; LIKENESS_KEYS_MAX],
+}
+
+pub const LIKENESS_KEYS_MAX: usize = 64;
+
+impl Likeness {
+    /// Of a table made by `new_object` from the same pairs and not changed since.
+    ///
+    /// # Safety
+    /// `object` is such a table; what is made of this is used only while the table lives on
+    /// unchanged.
+    pub unsafe fn of(object: Bits, pairs: &[Bits]) -> Option<Likeness> {
+        let count = pairs.len() / 2;
+        let Value::Table(table) = value_of(object) else { return None };
+        let mut slots = [0; LIKENESS_KEYS_MAX];
+        let fits = count <= LIKENESS_KEYS_MAX
+            // SAFETY: by the caller; there is room for so many slots.
+            && unsafe { luar_slots_of(table, pairs.as_ptr(), count as u32, slots.as_mut_ptr()) }
+                != 0;
+        fits.then_some(Likeness { table, slots })
+    }
+
+    /// A table of the same keys in the same order with these values.
+    ///
+    /// # Safety
+    /// `pairs` has the keys that the likeness was made of; may raise.
+    pub unsafe fn new_object(&self, L: *mut lua_State, pairs: &[Bits]) -> Bits {
+        let (slots, count) = (self.slots.as_ptr(), (pairs.len() / 2) as u32);
+        // SAFETY: by the caller.
+        unsafe { table_bits(luar_new_object_like(L, self.table, slots, pairs.as_ptr(), count)) }
+    }
+}
+
+/// Stores a list of strings in the table at `index` as field `name`, a string that lives on.
+///
+/// # Safety
+/// There is such a table, and room for one value on the stack; may raise.
+pub unsafe fn set_list(L: *mut lua_State, index: c_int, name: *const Str, values: &[&[u8]]) {
+    // SAFETY: by the caller; making strings runs no collector and leaves the list where it is.
+    unsafe {
+        let place = luar_push_list(L, values.len() as u32);
+        for (at, value) in values.iter().enumerate() {
+            place.add(at).write(string_bits(new_string(L, value)));
+        }
+        luar_set_field(L, lua_topointer(L, index).cast(), name);
+    }
+}
+
+/// The string on top of the stack, which stays there.
+///
+/// # Safety
+/// There is one.
+pub unsafe fn string_on_top(L: *mut lua_State) -> *const Str {
+    // SAFETY: a string's bytes follow its header.
+    unsafe { lua_tolstring(L, -1, std::ptr::null_mut()).cast::<Str>().sub(1) }
+}
+
+/// The argument at `place` (from 1) of the running C function.
+///
+/// # Safety
+/// There are that many.
+pub unsafe fn argument(L: *mut lua_State, place: u32) -> Bits {
+    // SAFETY: by the caller.
+    unsafe { luar_argument(L, place) }
+}
+
+/// Gives a table just made its metatable.
+///
+/// # Safety
+/// `table` is one that nothing else was done with; the metatable lives as long as the VM.
+pub unsafe fn mark_new(table: Bits, metatable: *const Table) {
+    // SAFETY: by the caller.
+    unsafe { luar_mark_new((table & POINTER_MASK) as *const Table, metatable) }
+}
+
+/// `#table`, without metamethods.
+///
+/// # Safety
+/// `table` is live.
+pub unsafe fn list_len(table: *const Table) -> usize {
+    // SAFETY: by the caller.
+    unsafe { luar_list_len(table) as usize }
 }
 
 /// # Safety

@@ -22,6 +22,7 @@ mod number;
 mod order;
 mod raise;
 mod script;
+mod sort;
 mod structs;
 mod sys;
 mod vm;

@@ -21,25 +21,15 @@ pub fn argument(value: f64, out: &mut [u8; TEXT_BYTES_MAX]) -> usize {
 
 /// Decimal digits of an integer. Returns the length written.
 pub fn integer(value: i64, out: &mut [u8; TEXT_BYTES_MAX]) -> usize {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
+    out[0] = b'-';
     let mut rest = value.unsigned_abs();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
+    let first = usize::from(value < 0);
+    let len = first + rest.checked_ilog10().unwrap_or(0) as usize + 1;
+    for place in (first..len).rev() {
+        out[place] = b'0' + (rest % 10) as u8;
         rest /= 10;
-        if rest == 0 {
-            break;
-        }
     }
-    let mut len = 0;
-    if value < 0 {
-        out[0] = b'-';
-        len = 1;
-    }
-    let count = digits.len() - at;
-    out[len..len + count].copy_from_slice(&digits[at..]);
-    len + count
+    len
 }
 
 /// The fewest digits that read back, laid out as Redis 7.2 lays them out: plain while the point
@@ -155,9 +145,10 @@ pub fn general(value: f64, precision: usize, out: &mut Vec<u8>) {
     if precision >= 14 && value.abs() < 1e14 {
         let whole = value as i64;
         if whole as f64 == value && (whole != 0 || value.is_sign_positive()) {
-            let mut text = [0u8; TEXT_BYTES_MAX];
-            let len = integer(whole, &mut text);
-            out.extend_from_slice(&text[..len]);
+            append(out, |text| integer(whole, text));
+            return;
+        }
+        if precision == 14 && append(out, |text| short_decimal(value, text)) > 0 {
             return;
         }
     }
@@ -199,6 +190,48 @@ pub fn general(value: f64, precision: usize, out: &mut Vec<u8>) {
             out.extend_from_slice(&digits[whole..]);
         }
     }
+}
+
+/// Appends what `write` writes and says how long it is. The array is appended whole, which are a
+/// few stores, and what is too much is taken back.
+fn append(out: &mut Vec<u8>, write: impl FnOnce(&mut [u8; TEXT_BYTES_MAX]) -> usize) -> usize {
+    let mut text = [0u8; TEXT_BYTES_MAX];
+    let len = write(&mut text);
+    let end = out.len() + len;
+    out.extend_from_slice(&text);
+    out.truncate(end);
+    len
+}
+
+/// A number with at most four decimals and ten digits in front, as prices and coordinates are:
+/// its text with `%.14g`. 0 if it is none.
+fn short_decimal(value: f64, out: &mut [u8; TEXT_BYTES_MAX]) -> usize {
+    let magnitude = value.abs();
+    if !(1e-4..1e9).contains(&magnitude) {
+        return 0;
+    }
+    for (decimals, power) in [(1, 1e1), (2, 1e2), (3, 1e3), (4, 1e4)] {
+        let scaled = (magnitude * power + 0.5) as u64;
+        // A decimal of at most 13 digits whose nearest double is the value is what the value
+        // reads as when rounded to 14.
+        if scaled as f64 / power != magnitude {
+            continue;
+        }
+        let whole = (scaled / power as u64) as i64;
+        let mut len = integer(if value < 0.0 { -whole } else { whole }, out);
+        if value < 0.0 && whole == 0 {
+            out[..2].copy_from_slice(b"-0");
+            len = 2;
+        }
+        out[len] = b'.';
+        let mut rest = scaled % power as u64;
+        for place in (len + 1..=len + decimals).rev() {
+            out[place] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        return len + 1 + decimals;
+    }
+    0
 }
 
 /// The digits of a positive number correctly rounded to `precision` (at most 20) of them.
@@ -323,6 +356,8 @@ mod tests {
             state ^= state << 17;
             values.push(f64::from_bits(state));
             values.push((state % 1_000_000_007) as f64 / 1000.0);
+            values.push((state % 1_000_007) as f64 / -100.0);
+            values.push((state % 10_000_000_019) as f64 / 10_000.0);
             values.push((state % 100_000_000_000_000_000) as f64 / 1e9);
         }
         for value in values {

@@ -3,13 +3,13 @@
 -- from the real table and refuses to write; the functions that would bypass a metatable are
 -- wrapped. Nothing here uses a global after set-up, and no wrapper keeps a frame on the stack
 -- when it hands over (tail calls), so error positions are the script's own.
-local redis, cjson, cmsgpack, struct, is_killed, is_stack_deep, seed, version = ...
+local redis, cjson, cmsgpack, struct, is_killed, is_stack_deep, sort_values, seed, version = ...
 
 local _G = _G
 local collectgarbage, error, getmetatable, load, loadstring, next, pairs, pcall, rawget, rawset,
   select, setmetatable, tostring, type, xpcall = collectgarbage, error, getmetatable, load,
   loadstring, next, pairs, pcall, rawget, rawset, select, setmetatable, tostring, type, xpcall
-local floor, insert, foreach = math.floor, table.insert, table.foreach
+local floor, insert, foreach, sort = math.floor, table.insert, table.foreach, table.sort
 
 local real = {} -- proxy to the table behind it
 local face = {} -- hidden table to what scripts may see of it
@@ -26,7 +26,7 @@ local function protect(hidden)
   real[proxy] = hidden
   face[hidden] = proxy
   for key, value in pairs(hidden) do
-    if type(value) == "table" then
+    if type(value) == "table" and not real[value] then
       hidden[key] = protect(value)
     end
   end
@@ -149,6 +149,96 @@ function globals.table.insert(...)
   return insert(...)
 end
 
+-- The order function is called in the same turns as by Lua 5.1's own sort, so lists with equal
+-- elements come out alike and a function that gives no order fails alike. Here compiled code calls
+-- it, and may inline it.
+local function sort_by(list, before, high)
+  local waiting, low = {}, 1
+  while true do
+    while low < high do
+      local first, last = list[low], list[high]
+      if before(last, first) then
+        list[low], list[high] = last, first
+      end
+      if high - low == 1 then
+        break
+      end
+      local middle = floor((low + high) / 2)
+      local pivot
+      pivot, first = list[middle], list[low]
+      if before(pivot, first) then
+        list[middle], list[low] = first, pivot
+      else
+        last = list[high]
+        if before(last, pivot) then
+          list[middle], list[high] = last, pivot
+        end
+      end
+      if high - low == 2 then
+        break
+      end
+      pivot = list[middle]
+      list[middle], list[high - 1] = list[high - 1], pivot
+      local i, j = low, high - 1
+      while true do
+        i = i + 1
+        local left = list[i]
+        while before(left, pivot) do
+          if i > high then
+            return false
+          end
+          i = i + 1
+          left = list[i]
+        end
+        j = j - 1
+        local right = list[j]
+        while before(pivot, right) do
+          if j < low then
+            return false
+          end
+          j = j - 1
+          right = list[j]
+        end
+        if j < i then
+          break
+        end
+        list[i], list[j] = right, left
+      end
+      list[high - 1], list[i] = list[i], list[high - 1]
+      -- The smaller side first, the larger one waits.
+      local depth = #waiting
+      if i - low < high - i then
+        waiting[depth + 1], waiting[depth + 2] = i + 1, high
+        high = i - 1
+      else
+        waiting[depth + 1], waiting[depth + 2] = low, i - 1
+        low = i + 1
+      end
+    end
+    local depth = #waiting
+    if depth == 0 then
+      return true
+    end
+    low, high = waiting[depth - 1], waiting[depth]
+    waiting[depth - 1], waiting[depth] = nil, nil
+  end
+end
+
+function globals.table.sort(...)
+  local list, before = ...
+  if type(list) == "table" and getmetatable(list) == nil then
+    if type(before) == "function" then
+      if not sort_by(list, before, #list) then
+        error("invalid order function for sorting", 2)
+      end
+      return
+    elseif before == nil and sort_values(list) then
+      return
+    end
+  end
+  return sort(...)
+end
+
 function globals.table.foreach(table, ...)
   return foreach(real[table] and copy(real[table]) or table, ...)
 end
@@ -250,6 +340,28 @@ redis.LOG_DEBUG, redis.LOG_VERBOSE, redis.LOG_NOTICE, redis.LOG_WARNING = 0, 1, 
 redis.REPL_NONE, redis.REPL_AOF, redis.REPL_SLAVE, redis.REPL_REPLICA, redis.REPL_ALL =
   0, 1, 2, 2, 3
 globals.server = redis
+
+-- Metatables that cjson knows by their place in memory, so they have no proxy; they are empty and
+-- stay so.
+for _, name in pairs({ "array_mt", "empty_array_mt" }) do
+  local mark = cjson[name]
+  real[mark] = {}
+  setmetatable(mark, { __newindex = readonly })
+end
+
+-- What cjson.exact_integers makes of integers beyond 2^53.
+local integer = cjson.integer_mt
+cjson.integer_mt = nil
+function integer.__tostring(value)
+  return rawget(value, 1)
+end
+function integer.__eq(a, b)
+  return rawget(a, 1) == rawget(b, 1)
+end
+function integer.__concat(a, b)
+  return tostring(a) .. tostring(b)
+end
+integer.__metatable = "integer"
 
 math.randomseed(seed)
 

@@ -85,6 +85,7 @@ unsafe extern "C-unwind" {
     pub fn lua_toboolean(L: *mut lua_State, index: c_int) -> c_int;
     pub fn lua_tolstring(L: *mut lua_State, index: c_int, len: *mut usize) -> *const c_char;
     pub fn lua_touserdata(L: *mut lua_State, index: c_int) -> *mut c_void;
+    pub fn lua_objlen(L: *mut lua_State, index: c_int) -> usize;
     pub fn lua_topointer(L: *mut lua_State, index: c_int) -> *const c_void;
 
     pub fn lua_pushnil(L: *mut lua_State);

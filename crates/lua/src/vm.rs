@@ -1,5 +1,6 @@
 //! A VM: made, used for one run after another, made anew when a run left it unusable.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{CStr, c_int, c_void};
 use std::marker::PhantomData;
@@ -12,7 +13,7 @@ use crate::convert::{self, bytes_at, push_bytes};
 use crate::interrupt::{CONTEXT_KEY, Interrupter, Interruptible, KILLED_TEXT};
 use crate::script::{self, Script, Sha};
 use crate::sys::*;
-use crate::{Host, Protocol, alloc};
+use crate::{Host, Protocol, alloc, internals};
 
 /// Compiled scripts kept loaded per VM; beyond it all are dropped and load again when needed.
 const LOADED_SCRIPTS_MAX: usize = 8192;
@@ -56,12 +57,33 @@ pub enum Outcome {
     OutOfMemory,
 }
 
+/// Registry references of the scripts loaded into a VM.
+#[derive(Default)]
+struct Loaded {
+    functions: HashMap<Sha, c_int>,
+    /// The one asked for last, which is the next one more often than not.
+    last: Cell<(Sha, c_int)>,
+}
+
+impl Loaded {
+    /// 0 if the script is not loaded.
+    fn find(&self, sha: &Sha) -> c_int {
+        let (last, function) = self.last.get();
+        if function != 0 && last == *sha {
+            return function;
+        }
+        let function = self.functions.get(sha).copied().unwrap_or(0);
+        self.last.set((*sha, function));
+        function
+    }
+}
+
 /// One LuaJIT instance. Stays on the thread that made it; only its `Interrupter` travels.
 pub struct Vm {
     state: *mut lua_State,
     context: *mut Context,
     interruptible: Interruptible,
-    loaded: HashMap<Sha, c_int>,
+    loaded: Loaded,
     options: VmOptions,
     /// A run left the instance in doubt (killed, out of memory); the next use makes a new one.
     spent: bool,
@@ -77,7 +99,7 @@ impl Vm {
             state,
             context,
             interruptible: Interruptible::new(),
-            loaded: HashMap::new(),
+            loaded: Loaded::default(),
             options,
             spent: false,
             _not_send: PhantomData,
@@ -157,7 +179,7 @@ impl Vm {
                 out: &raw mut *out,
                 client: client_protocol,
                 bytecode: script.bytecode(),
-                function: self.loaded.get(script.sha()).copied().unwrap_or(0),
+                function: self.loaded.find(script.sha()),
             });
             (*context).protocol = Protocol::Resp2;
             (*context).killed = false;
@@ -182,7 +204,9 @@ impl Vm {
             context::shrink(&mut (*context).reply);
             ((*context).run.take(), (*context).killed, (*context).panic.take())
         };
-        if let Some(run) = run {
+        if let Some(run) = run
+            && run.function != self.loaded.find(script.sha())
+        {
             self.remember(script, run.function);
         }
         if let Some(panic) = panic {
@@ -229,18 +253,16 @@ impl Vm {
     }
 
     fn remember(&mut self, script: &Script, function: c_int) {
-        if function == 0 {
-            return;
-        }
-        if self.loaded.len() >= LOADED_SCRIPTS_MAX && !self.loaded.contains_key(script.sha()) {
+        if self.loaded.functions.len() >= LOADED_SCRIPTS_MAX {
             self.forget_all();
         }
-        self.loaded.insert(*script.sha(), function);
+        self.loaded.functions.insert(*script.sha(), function);
     }
 
     /// Drops the loaded form of a script, if there is one.
     pub fn forget(&mut self, sha: &Sha) {
-        if let Some(function) = self.loaded.remove(sha) {
+        self.loaded.last.set(Default::default());
+        if let Some(function) = self.loaded.functions.remove(sha) {
             // SAFETY: the reference was made by `entry` in this state; releasing writes to an
             // existing slot of the registry.
             unsafe { luaL_unref(self.state, LUA_REGISTRYINDEX, function) };
@@ -249,7 +271,8 @@ impl Vm {
 
     /// Drops the loaded forms of all scripts.
     pub fn forget_all(&mut self) {
-        for (_, function) in self.loaded.drain() {
+        self.loaded.last.set(Default::default());
+        for (_, function) in self.loaded.functions.drain() {
             // SAFETY: as in `forget`.
             unsafe { luaL_unref(self.state, LUA_REGISTRYINDEX, function) };
         }
@@ -257,7 +280,7 @@ impl Vm {
 
     /// Scripts loaded into this VM now.
     pub fn loaded_scripts(&self) -> usize {
-        self.loaded.len()
+        self.loaded.functions.len()
     }
 
     pub fn interrupter(&self) -> Interrupter {
@@ -310,7 +333,7 @@ impl Vm {
             return;
         }
         self.spent = false;
-        self.loaded.clear();
+        self.loaded = Loaded::default();
         // SAFETY: the old state is not used again; its blocks are given back before the meter
         // goes on counting for the new one.
         unsafe {
@@ -399,9 +422,18 @@ unsafe extern "C-unwind" fn set_up(L: *mut lua_State) -> c_int {
         crate::structs::push_library(L, context);
         bridge::push_function(L, context, is_killed);
         bridge::push_function(L, context, is_stack_deep);
+        bridge::push_function(L, context, crate::sort::sort_values);
         lua_pushnumber(L, random_seed());
         push_bytes(L, (*options).redis_version.as_bytes());
-        lua_call(L, 8, 2); // the hidden globals and their face
+        lua_call(L, 9, 2); // the hidden globals and their face
+
+        // The globals keep these two strings from now on.
+        for (at, name) in [c"KEYS", c"ARGV"].into_iter().enumerate() {
+            push_bytes(L, name.to_bytes());
+            (*context).list_names[at] = internals::string_on_top(L);
+            lua_createtable(L, 0, 0);
+            lua_rawset(L, -4);
+        }
 
         // What scripts see as globals, in this thread and in every coroutine.
         lua_replace(L, LUA_GLOBALSINDEX);
@@ -471,25 +503,13 @@ unsafe extern "C-unwind" fn entry(L: *mut lua_State) -> c_int {
             }
             (*run).function = luaL_ref(L, LUA_REGISTRYINDEX);
         }
-        push_list(L, &*(*run).keys);
-        lua_setfield(L, lua_upvalueindex(2), c"KEYS".as_ptr());
-        push_list(L, &*(*run).args);
-        lua_setfield(L, lua_upvalueindex(2), c"ARGV".as_ptr());
+        let [keys, args] = (*context).list_names;
+        internals::set_list(L, lua_upvalueindex(2), keys, &*(*run).keys);
+        internals::set_list(L, lua_upvalueindex(2), args, &*(*run).args);
         lua_rawgeti(L, LUA_REGISTRYINDEX, (*run).function);
         lua_call(L, 0, 1);
         convert::write_reply(L, context, &mut *(*run).out, (*run).client);
         0
-    }
-}
-
-unsafe fn push_list(L: *mut lua_State, values: &[&[u8]]) {
-    // SAFETY: two slots suffice.
-    unsafe {
-        lua_createtable(L, values.len().min(1 << 26) as c_int, 0);
-        for (index, value) in values.iter().enumerate() {
-            push_bytes(L, value);
-            lua_rawseti(L, -2, index as c_int + 1);
-        }
     }
 }
 

@@ -82,8 +82,7 @@ impl<'a> Reply<'a> {
             self.out.extend_from_slice(&[b':', b'0' + value as u8, b'\r', b'\n']);
             return;
         }
-        let header = Header::new(b':', value);
-        self.out.extend_from_slice(header.as_bytes());
+        self.header(b':', value);
     }
 
     pub fn bulk(&mut self, bytes: &[u8]) {
@@ -249,9 +248,17 @@ impl<'a> Reply<'a> {
             let (tens, ones) = ((len / 10) as u8, (len % 10) as u8);
             self.out.extend_from_slice(&[kind, b'0' + tens, b'0' + ones, b'\r', b'\n']);
         } else {
-            let header = Header::new(kind, len as i64);
-            self.out.extend_from_slice(header.as_bytes());
+            self.header(kind, len as i64);
         }
+    }
+
+    /// Appends the whole array, whose size is constant, and takes back what is too much: a few
+    /// stores instead of a call that copies so many bytes.
+    fn header(&mut self, kind: u8, value: i64) {
+        let header = Header::new(kind, value);
+        let end = self.out.len() + header.len;
+        self.out.extend_from_slice(&header.bytes);
+        self.out.truncate(end);
     }
 
     fn line(&mut self, kind: u8, text: &[u8]) {
@@ -283,12 +290,16 @@ struct Header {
 
 impl Header {
     fn new(kind: u8, value: i64) -> Header {
-        let mut digits = itoa::Buffer::new();
-        let digits = digits.format(value).as_bytes();
         let mut bytes = [0; HEADER_MAX];
-        let end = 1 + digits.len();
         bytes[0] = kind;
-        bytes[1..end].copy_from_slice(digits);
+        bytes[1] = b'-';
+        let mut rest = value.unsigned_abs();
+        let first = 1 + usize::from(value < 0);
+        let end = first + rest.checked_ilog10().unwrap_or(0) as usize + 1;
+        for place in (first..end).rev() {
+            bytes[place] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
         bytes[end..end + 2].copy_from_slice(b"\r\n");
         Header { bytes, len: end + 2 }
     }

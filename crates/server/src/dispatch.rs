@@ -424,7 +424,9 @@ fn in_transaction(
 /// Notes that a command runs: once, though it may have been offered before.
 fn announce(lp: &WorkerLoop, client: &Client, command: &Registered, args: &[&[u8]]) {
     client.info.last_command.store(command.id, Ordering::Relaxed);
-    client.info.commands.fetch_add(1, Ordering::Relaxed);
+    // Written by this worker alone, so it needs no locked instruction.
+    let commands = client.info.commands.load(Ordering::Relaxed) + 1;
+    client.info.commands.store(commands, Ordering::Relaxed);
     if lp.server.monitor_count.load(Ordering::Relaxed) > 0 && command.id != table().exec {
         monitor::feed(lp, &client.info.address, client.db, command, args);
     }

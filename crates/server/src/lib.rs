@@ -27,6 +27,7 @@ mod settings;
 mod slowlog;
 pub mod stats;
 pub mod table;
+mod ticks;
 pub mod worker;
 
 use std::io;

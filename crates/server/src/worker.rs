@@ -30,6 +30,7 @@ use crate::listener::LISTENERS_MAX;
 use crate::mailbox::{Address, Mail, WaitEnd};
 use crate::server::{Server, unix_ms};
 use crate::stats::WorkerStats;
+use crate::ticks::Ticker;
 use crate::{client_memory, dispatch, look_ahead, memory};
 
 pub use stall::Chore;
@@ -93,6 +94,7 @@ impl From<&Event> for Ready {
 struct Clock {
     wall_ms: i64,
     at: Instant,
+    ticks: u64,
 }
 
 pub struct WorkerLoop {
@@ -138,7 +140,8 @@ pub struct WorkerLoop {
     is_shard_refused: Cell<bool>,
     clock: Cell<Clock>,
     /// The end of the last command, which is the beginning of the next.
-    mark: Cell<Instant>,
+    mark: Cell<u64>,
+    ticker: Ticker,
     unsent_bytes: Cell<usize>,
     /// Received and not executed of the connection that runs now, this command included.
     pub request_bytes: Cell<usize>,
@@ -169,6 +172,7 @@ impl WorkerLoop {
         let shift = Rc::new(Shift::new(&server, id, view.snapshot()));
         let stats = server.worker_stats[id].clone();
         let now = Instant::now();
+        let ticker = Ticker::new();
         let vm = crate::script::WorkerVm::default();
         Ok(WorkerLoop {
             server,
@@ -198,8 +202,9 @@ impl WorkerLoop {
             is_pinned: Cell::new(false),
             is_gate_refused: Cell::new(false),
             is_shard_refused: Cell::new(false),
-            clock: Cell::new(Clock { wall_ms: unix_ms(), at: now }),
-            mark: Cell::new(now),
+            clock: Cell::new(Clock { wall_ms: unix_ms(), at: now, ticks: ticker.now() }),
+            mark: Cell::new(ticker.now()),
+            ticker,
             unsent_bytes: Cell::new(0),
             request_bytes: Cell::new(0),
             read_buffer: RefCell::new(vec![0; READ_BYTES]),
@@ -281,24 +286,21 @@ impl WorkerLoop {
     }
 
     fn look_at_clock(&self) {
-        self.clock.set(Clock { wall_ms: unix_ms(), at: Instant::now() });
-    }
-
-    /// When the command that runs now began.
-    pub fn mark(&self) -> Instant {
-        self.mark.get()
+        let at = Instant::now();
+        self.ticker.adjust(at);
+        self.clock.set(Clock { wall_ms: unix_ms(), at, ticks: self.ticker.now() });
     }
 
     /// Ends a command: answers how long it took, ns. The next one begins here.
     pub fn lap(&self) -> u64 {
-        let now = Instant::now();
-        now.saturating_duration_since(self.mark.replace(now)).as_nanos() as u64
+        let now = self.ticker.now();
+        self.ticker.ns_between(self.mark.replace(now), now)
     }
 
     /// Unix time in ms when the command that runs now began.
     pub fn now_ms(&self) -> i64 {
         let clock = self.clock.get();
-        clock.wall_ms + self.mark.get().saturating_duration_since(clock.at).as_millis() as i64
+        clock.wall_ms + (self.ticker.ns_between(clock.ticks, self.mark.get()) / 1_000_000) as i64
     }
 
     /// Has the next command run under a fresh look at the configuration.
@@ -544,7 +546,7 @@ impl WorkerLoop {
         let mut spans = std::mem::take(&mut *self.spans.borrow_mut());
         let mut used = 0;
         connection.needed = 0;
-        self.mark.set(Instant::now());
+        self.mark.set(self.ticker.now());
         let mut prefetched = 0;
         while connection.hold == Hold::None
             && !connection.client.close_after_reply

@@ -3,6 +3,9 @@
 ---JSON. Settings last for one run of one script.
 ---@class cjson
 ---@field null lightuserdata what JSON's null becomes: neither nil nor false
+---@field empty_array lightuserdata is encoded as []
+---@field array_mt table tables with this metatable are encoded as arrays
+---@field empty_array_mt table tables with this metatable are encoded as [] when they are empty
 ---@field _NAME string
 ---@field _VERSION string
 cjson = {}
@@ -54,3 +57,24 @@ function cjson.encode_invalid_numbers(setting) end
 ---@param setting? boolean
 ---@return boolean
 function cjson.decode_invalid_numbers(setting) end
+
+---Whether an empty table is encoded as {} (as from the start) or as [].
+---@param setting? boolean
+---@return boolean
+function cjson.encode_empty_table_as_object(setting) end
+
+---Whether decoded arrays get cjson.array_mt, so that empty ones are encoded as arrays again.
+---@param setting? boolean
+---@return boolean
+function cjson.decode_array_with_array_mt(setting) end
+
+---Whether integers keep all their digits: encode writes those up to 2^53 in full, decode makes
+---larger ones what cjson.integer makes.
+---@param setting? boolean
+---@return boolean
+function cjson.exact_integers(setting) end
+
+---An integer of any size for encode; tostring gives its digits.
+---@param digits string|integer
+---@return table
+function cjson.integer(digits) end

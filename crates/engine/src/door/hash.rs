@@ -3,7 +3,7 @@
 use data::Hash;
 
 use crate::door::Mut;
-use crate::undo::Delta;
+use crate::undo::{Delta, Small};
 
 impl Mut<'_, '_, Hash> {
     /// Tells that `count` fields are about to be set at once.
@@ -34,7 +34,10 @@ impl Mut<'_, '_, Hash> {
         if let Some((mut log, hash)) = self.inverse()
             && !log.covers(field)
         {
-            log.note(Delta::Field { field: field.into(), old: hash.get(field).map(Into::into) });
+            log.note(Delta::Field {
+                field: Small::from_slice(field),
+                old: hash.get(field).map(Small::from_slice),
+            });
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use data::{End, List, index_at};
 
 use crate::door::Mut;
-use crate::undo::Delta;
+use crate::undo::{Delta, Small};
 
 impl Mut<'_, '_, List> {
     pub fn push(&mut self, end: End, value: &[u8]) {
@@ -36,7 +36,8 @@ impl Mut<'_, '_, List> {
     pub fn set(&mut self, index: i64, value: &[u8]) -> bool {
         let Some(index) = index_at(index, self.len()) else { return false };
         if let Some((mut log, list)) = self.inverse() {
-            let old = list.get(index as i64).expect("the index is below the length").into();
+            let old = list.get(index as i64).expect("the index is below the length");
+            let old = Small::from_slice(old);
             log.note(Delta::Replaced { index, old });
         }
         let limits = self.limits();
@@ -75,7 +76,7 @@ impl Mut<'_, '_, List> {
             if indexes.is_empty() {
                 return 0;
             }
-            log.note(Delta::RemovedEqual { value: value.into(), indexes });
+            log.note(Delta::RemovedEqual { value: Small::from_slice(value), indexes });
         }
         let limits = self.limits();
         let removed = self.value().remove(value, count, limits);

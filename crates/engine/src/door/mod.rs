@@ -44,7 +44,11 @@ impl<'e> Txn<'e> {
         self.effects.dirty += 1;
         let (db, recording) = (self.db, self.is_recording());
         let shard = self.shard_mut(Engine::shard_of(hash));
+        if !shard.is_observed {
+            return;
+        }
         if shard.watches.is_empty() && shard.waiters.is_empty() {
+            shard.is_observed = false;
             return;
         }
         let name = (db, Box::from(key));
@@ -143,11 +147,13 @@ impl<'e> Txn<'e> {
         };
         let (db, clock) = (self.db, access::fresh(self.worker, self.now_ms));
         let lfu = self.worker.settings.policy.is_lfu();
-        // What is overwritten could not move into the log.
-        let may_overwrite = !self.is_recording() || self.is_saved_whole(hash, key);
-        let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
+        let found = self.shard(Engine::shard_of(hash)).db(db).and_then(|db| db.find(hash, key));
         let mut in_place = false;
-        if may_overwrite && let Some(entry) = tables.find_mut(hash, key) {
+        if let Some(mut at) = found.map(Entry::address)
+            && (!self.is_recording() || self.note_overwritten(hash, at))
+        {
+            // SAFETY: found above, and a note moves no entry of a table.
+            let entry = unsafe { at.entry_mut() };
             // The index of expiries does not change when both or neither has one.
             let same_index = entry.expire_at_ms().is_some() == expire.is_some();
             in_place = same_index && entry.overwrite_string(value, expire);
@@ -425,7 +431,7 @@ impl<T: Kind> Drop for Mut<'_, '_, T> {
             let shard = self.txn.shard_mut(Engine::shard_of(self.hash));
             let gone = shard.db_mut(db).remove(hasher, self.hash, entry.key());
             // A key of its own: what is released may be freed.
-            let key = Small::from(entry.key());
+            let key = Small::from_slice(entry.key());
             self.txn.release(self.hash, &key, gone);
         }
     }

@@ -3,7 +3,7 @@
 use data::Set;
 
 use crate::door::Mut;
-use crate::undo::Delta;
+use crate::undo::{Delta, Small};
 
 impl Mut<'_, '_, Set> {
     /// Tells that `count` members are about to be added at once.
@@ -47,7 +47,7 @@ impl Mut<'_, '_, Set> {
         if let Some(mut log) = self.log()
             && !log.covers(member)
         {
-            log.note(Delta::Member { member: member.into(), was_there });
+            log.note(Delta::Member { member: Small::from_slice(member), was_there });
         }
     }
 }

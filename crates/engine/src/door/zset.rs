@@ -5,7 +5,7 @@ use std::ops::Range;
 use data::Zset;
 
 use crate::door::Mut;
-use crate::undo::Delta;
+use crate::undo::{Delta, Small};
 
 impl Mut<'_, '_, Zset> {
     /// Tells that `count` members, the longest of `longest` bytes, are about to be added at once.
@@ -58,7 +58,7 @@ impl Mut<'_, '_, Zset> {
             for (member, score) in zset.range(range.clone()) {
                 each(member, score);
                 if !all && !log.covers(member) {
-                    log.note(Delta::Score { member: member.into(), old: Some(score) });
+                    log.note(Delta::Score { member: Small::from_slice(member), old: Some(score) });
                 }
             }
             match all {
@@ -77,7 +77,7 @@ impl Mut<'_, '_, Zset> {
         if let Some(mut log) = self.log()
             && !log.covers(member)
         {
-            log.note(Delta::Score { member: member.into(), old });
+            log.note(Delta::Score { member: Small::from_slice(member), old });
         }
     }
 }

@@ -10,8 +10,10 @@ use smallvec::SmallVec;
 
 use crate::entry::{Collection, Entry};
 
+/// Bytes that stand in the log itself.
+pub(crate) const SMALL_BYTES: usize = 24;
 /// Bytes of a key, a member or a value, most of them short.
-pub(crate) type Small = SmallVec<[u8; 24]>;
+pub(crate) type Small = SmallVec<[u8; SMALL_BYTES]>;
 
 /// With more changes than this, members are found by their hash.
 const LINEAR_MAX: usize = 8;
@@ -142,7 +144,7 @@ impl Deltas {
                 }
                 0
             }
-            _ => self.note(Delta::Popped { end, value: value.into() }),
+            _ => self.note(Delta::Popped { end, value: Small::from_slice(value) }),
         }
     }
 
@@ -161,7 +163,7 @@ impl Deltas {
         if covered {
             return 0;
         }
-        self.note(Delta::Bytes { offset: start, old: text[start..end].into() })
+        self.note(Delta::Bytes { offset: start, old: Small::from_slice(&text[start..end]) })
     }
 
     /// Whether undoing from a copy takes less memory than these changes do: `Some` with a copy of

@@ -26,7 +26,7 @@ use crate::txn::Txn;
 use crate::wait::KeyName;
 
 use deltas::Deltas;
-pub(crate) use deltas::{Delta, Small};
+pub(crate) use deltas::{Delta, SMALL_BYTES, Small};
 
 /// With more keys than this in a segment they are found by their hash.
 const LINEAR_MAX: usize = 8;
@@ -43,6 +43,8 @@ enum Saved {
     Entry(Entry),
     /// An integer and its expiry.
     Int(i64, Option<i64>),
+    /// A string short enough to be copied into the record, and its expiry.
+    Text(Small, Option<i64>),
     /// A copy of a small collection, and its expiry.
     Collection(Collection, Option<i64>),
     /// The same value with this expiry.
@@ -102,7 +104,7 @@ pub(crate) struct Recorder {
     marks: AHashSet<KeyName>,
 }
 
-fn slot(hash: u64, db: u32) -> u64 {
+fn index_key(hash: u64, db: u32) -> u64 {
     hash ^ u64::from(db)
 }
 
@@ -113,7 +115,7 @@ impl Recorder {
         if segment.len() <= LINEAR_MAX {
             return segment.iter().position(is_it).map(|at| self.segment + at);
         }
-        let mut at = self.index.get(&slot(hash, db)).copied().unwrap_or(NONE);
+        let mut at = self.index.get(&index_key(hash, db)).copied().unwrap_or(NONE);
         while at != NONE {
             if is_it(&self.records[at as usize]) {
                 return Some(at as usize);
@@ -126,13 +128,13 @@ impl Recorder {
     /// Adds a record of a key that has none in this segment.
     fn push(&mut self, hash: u64, db: u32, key: &[u8], saved: Saved) -> usize {
         let at = self.records.len();
-        let key = Small::from(key);
+        let key = Small::from_slice(key);
         self.bytes += size_of::<Record>() + if key.spilled() { key.len() } else { 0 };
         self.records.push(Record { hash, db, next: NONE, key, saved });
         if at - self.segment >= LINEAR_MAX {
             let unseen = if self.index.is_empty() { self.segment } else { at };
             for (at, record) in self.records.iter_mut().enumerate().skip(unseen) {
-                let before = self.index.insert(slot(record.hash, record.db), at as u32);
+                let before = self.index.insert(index_key(record.hash, record.db), at as u32);
                 record.next = before.unwrap_or(NONE);
             }
             self.bytes += 2 * size_of::<(u64, u32)>();
@@ -257,7 +259,7 @@ impl Saved {
             Saved::Collection(Collection::Hash(hash), _) => hash.memory_bytes(),
             Saved::Collection(Collection::Zset(zset), _) => zset.memory_bytes(),
             Saved::Deltas(_) | Saved::Parted(..) => size_of::<Deltas>(),
-            Saved::Absent | Saved::Int(..) | Saved::Expiry(_) => 0,
+            Saved::Absent | Saved::Int(..) | Saved::Text(..) | Saved::Expiry(_) => 0,
         }
     }
 }
@@ -364,6 +366,7 @@ impl Txn<'_> {
             }
             Saved::Entry(entry) => entry,
             Saved::Int(number, expire) => Entry::value(&key, Value::Int(number), expire),
+            Saved::Text(text, expire) => Entry::value(&key, Value::Bytes(text.to_vec()), expire),
             Saved::Collection(collection, expire) => Entry::value(&key, collection.into(), expire),
             Saved::Parted(mut entry, deltas) => {
                 deltas.undo(&mut entry, limits);
@@ -435,6 +438,28 @@ impl Txn<'_> {
                 whole
             }
         };
+    }
+
+    /// Whether a string may be overwritten where it stands: a short one is copied first. All
+    /// others are to be replaced, so that what is there moves into the log. Only while recording.
+    pub(crate) fn note_overwritten(&mut self, hash: u64, entry: EntryRef) -> bool {
+        // SAFETY: as in `begin_edit`.
+        let entry = unsafe { entry.entry() };
+        let db = self.db;
+        let log = self.undo.as_mut().expect("called while recording");
+        if let Some(at) = log.find(hash, db, entry.key()) {
+            return log.records[at].saved.is_whole();
+        }
+        let expire = entry.expire_at_ms();
+        let saved = match entry.get() {
+            ValueRef::Str(Str::Int(number)) => Saved::Int(number, expire),
+            ValueRef::Str(Str::Bytes(text)) if text.len() <= SMALL_BYTES && !entry.is_raw() => {
+                Saved::Text(Small::from_slice(text), expire)
+            }
+            _ => return false,
+        };
+        log.push(hash, db, entry.key(), saved);
+        true
     }
 
     /// An integer is about to be overwritten where it stands.
@@ -551,7 +576,7 @@ impl Txn<'_> {
     /// The value of one key is about to move to another, which is empty now.
     pub(crate) fn note_relocated(&mut self, from: (u32, &[u8]), to: (u32, &[u8])) {
         let log = self.undo.as_mut().expect("called while recording");
-        let own = |name: (u32, &[u8])| (name.0, Small::from(name.1));
+        let own = |name: (u32, &[u8])| (name.0, Small::from_slice(name.1));
         log.barrier(Barrier::Relocated { from: own(from), to: own(to) });
     }
 

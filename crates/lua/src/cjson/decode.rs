@@ -3,17 +3,22 @@
 
 use std::ffi::c_int;
 
-use super::{Config, DEPTH_LIMIT, KEPT_BUFFER_BYTES_MAX, config_upvalue};
+use super::encode::EXACT_MAX;
+use super::{Config, DEPTH_LIMIT, KEPT_BUFFER_BYTES_MAX, Marks, config_upvalue};
 use crate::bridge::context_upvalue;
 use crate::context::stack_place;
 use crate::convert::push_bytes;
-use crate::internals::{self, Bits, Str};
-use crate::raise;
+use crate::internals::{self, Bits, Likeness, Str};
 use crate::sys::*;
+use crate::{interrupt, raise};
 
 /// Keys of the last object at each of so many depths are tried first for the next one.
 const REMEMBERED_DEPTHS: usize = 8;
-const REMEMBERED_KEYS: usize = 64;
+const REMEMBERED_KEYS: usize = internals::LIKENESS_KEYS_MAX;
+
+/// Values, and bytes of a string, after which the interrupt is looked at.
+const VALUES_AT_ONCE: u32 = 4096;
+const LONG_STRING_BYTES: usize = 64 << 10;
 
 #[derive(Default)]
 pub struct Buffers {
@@ -22,7 +27,16 @@ pub struct Buffers {
     values: Vec<Bits>,
     /// Text of a string with escapes.
     text: Vec<u8>,
-    keys: [Vec<*const Str>; REMEMBERED_DEPTHS],
+    models: [Model; REMEMBERED_DEPTHS],
+}
+
+/// The last object at a depth, as a model for the next one.
+#[derive(Default)]
+struct Model {
+    keys: Vec<*const Str>,
+    /// The object, if all its keys are in `keys` and there are no others.
+    table: Option<Bits>,
+    likeness: Option<Likeness>,
 }
 
 /// Why a text is no JSON; becomes a Lua error at the end. Positions count from 0.
@@ -48,11 +62,12 @@ pub unsafe extern "C-unwind" fn decode(L: *mut lua_State) -> c_int {
         let context = context_upvalue(L);
         let buffers: *mut Buffers = &raw mut (*context).cjson.decode;
         (*buffers).values.clear();
-        for keys in &mut (*buffers).keys {
-            keys.clear();
+        for model in &mut (*buffers).models {
+            model.keys.clear();
+            (model.table, model.likeness) = (None, None);
         }
         let config = *config_upvalue(L);
-        let null = (*context).cjson.null;
+        let marks = (*context).cjson.marks;
         let stack_floor = (*context).stack_floor;
         let limit_bytes = (*context).meter.limit_bytes;
         let mut decoder = Decoder {
@@ -60,7 +75,8 @@ pub unsafe extern "C-unwind" fn decode(L: *mut lua_State) -> c_int {
             text,
             at: 0,
             config,
-            null,
+            marks,
+            countdown: VALUES_AT_ONCE,
             stack_floor,
             limit_bytes,
             buffers: &mut *buffers,
@@ -97,7 +113,9 @@ struct Decoder<'a> {
     text: &'a [u8],
     at: usize,
     config: Config,
-    null: Bits,
+    marks: Marks,
+    /// Values until the interrupt is looked at.
+    countdown: u32,
     stack_floor: usize,
     limit_bytes: usize,
     buffers: &'a mut Buffers,
@@ -114,11 +132,18 @@ impl Decoder<'_> {
     /// The next byte that is no blank; `at` points to it.
     fn next_byte(&mut self) -> u8 {
         loop {
-            match self.text[self.at] {
+            match self.byte() {
                 b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
                 byte => return byte,
             }
         }
+    }
+
+    #[inline]
+    fn byte(&self) -> u8 {
+        debug_assert!(self.at < self.text.len());
+        // SAFETY: no parser passes a NUL, and there is one at the end of the text.
+        unsafe { *self.text.get_unchecked(self.at) }
     }
 
     unsafe fn value(&mut self, depth: c_int) -> Result<Bits, Failure> {
@@ -128,7 +153,7 @@ impl Decoder<'_> {
                 b'"' => Ok(internals::string_bits(self.string("value", None)?)),
                 b'{' => self.object(depth + 1),
                 b'[' => self.array(depth + 1),
-                b'-' | b'0'..=b'9' => self.number(),
+                b'-' | b'0'..=b'9' => self.any_number(),
                 b't' if self.text[self.at..].starts_with(b"true") => {
                     self.at += 4;
                     Ok(internals::TRUE)
@@ -139,9 +164,9 @@ impl Decoder<'_> {
                 }
                 b'n' if self.text[self.at..].starts_with(b"null") => {
                     self.at += 4;
-                    Ok(self.null)
+                    Ok(self.marks.null)
                 }
-                _ if self.is_odd_number() => self.number(),
+                _ if self.is_odd_number() => self.any_number(),
                 _ => Err(self.unexpected("value")),
             }
         }
@@ -153,6 +178,12 @@ impl Decoder<'_> {
             return Err(Failure::Memory);
         }
         self.buffers.values.push(value);
+        self.countdown -= 1;
+        if self.countdown == 0 {
+            self.countdown = VALUES_AT_ONCE;
+            // SAFETY: this may raise; the frames up to `decode` hold no destructors.
+            unsafe { interrupt::poll(self.L) };
+        }
         Ok(())
     }
 
@@ -169,6 +200,7 @@ impl Decoder<'_> {
         self.at += 1;
         let first = self.buffers.values.len();
         let mut count = 0;
+        let mut all_known = true;
         // SAFETY: by the caller; the gathered values are live because nothing collects garbage
         // before `decode` pushes the result.
         unsafe {
@@ -180,8 +212,9 @@ impl Decoder<'_> {
                 if self.next_byte() != b'"' {
                     return Err(self.unexpected("object key string"));
                 }
-                let key = self.key(depth, count)?;
+                let (key, known) = self.key(depth, count)?;
                 count += 1;
+                all_known &= known;
                 self.buffers.values.push(internals::string_bits(key));
                 if self.next_byte() != b':' {
                     return Err(self.unexpected("colon"));
@@ -196,9 +229,46 @@ impl Decoder<'_> {
                 }
             }
             self.at += 1;
-            let table = internals::new_object(self.L, &self.buffers.values[first..]);
+            let table = self.new_object(first, depth, all_known);
             self.buffers.values.truncate(first);
             Ok(table)
+        }
+    }
+
+    /// The object of the pairs gathered from `first` on. One whose keys are the model's is built
+    /// in its likeness, without looking for the place of any key.
+    ///
+    /// # Safety
+    /// As `object`.
+    unsafe fn new_object(&mut self, first: usize, depth: c_int, all_known: bool) -> Bits {
+        let pairs = &self.buffers.values[first..];
+        let slot = depth as usize - 1;
+        // SAFETY: by the caller; models were made during this decode and nobody has changed them.
+        unsafe {
+            let Some(model) = self.buffers.models.get_mut(slot) else {
+                return internals::new_object(self.L, pairs);
+            };
+            let count = pairs.len() / 2;
+            if all_known
+                && count == model.keys.len()
+                && let Some(table) = model.table
+            {
+                if model.likeness.is_none() {
+                    model.likeness = Likeness::of(table, pairs);
+                }
+                if let Some(likeness) = &model.likeness {
+                    return likeness.new_object(self.L, pairs);
+                }
+            }
+            let table = internals::new_object(self.L, pairs);
+            model.keys.truncate(count);
+            // A key with escapes is not among those remembered.
+            let mut keys = model.keys.iter().zip(pairs.chunks_exact(2));
+            let is_whole = count == model.keys.len()
+                && keys.all(|(&key, pair)| internals::string_bits(key) == pair[0]);
+            model.table = is_whole.then_some(table);
+            model.likeness = None;
+            table
         }
     }
 
@@ -210,7 +280,7 @@ impl Decoder<'_> {
         unsafe {
             if self.next_byte() == b']' {
                 self.at += 1;
-                return Ok(internals::new_array(self.L, &[]));
+                return Ok(self.new_array(self.buffers.values.len()));
             }
             loop {
                 let value = self.value(depth)?;
@@ -222,30 +292,47 @@ impl Decoder<'_> {
                 }
             }
             self.at += 1;
-            let table = internals::new_array(self.L, &self.buffers.values[first..]);
+            let table = self.new_array(first);
             self.buffers.values.truncate(first);
             Ok(table)
         }
     }
 
+    /// # Safety
+    /// As `object`.
+    unsafe fn new_array(&mut self, first: usize) -> Bits {
+        // SAFETY: by the caller.
+        unsafe {
+            let table = internals::new_array(self.L, &self.buffers.values[first..]);
+            if self.config.mark_arrays {
+                internals::mark_new(table, self.marks.array);
+            }
+            table
+        }
+    }
+
     /// An object's key. Lists of like objects repeat their keys in the same order, so the key
     /// that the last object at this depth had in this place is compared before a new one is made.
-    unsafe fn key(&mut self, depth: c_int, place: usize) -> Result<*const Str, Failure> {
-        let slot = depth as usize % REMEMBERED_DEPTHS;
+    /// Says whether it was that key.
+    unsafe fn key(&mut self, depth: c_int, place: usize) -> Result<(*const Str, bool), Failure> {
+        let slot = depth as usize - 1;
         // SAFETY: remembered keys were made during this very decode, which collects no garbage.
         unsafe {
-            if let Some(&known) = self.buffers.keys[slot].get(place) {
+            let Some(model) = self.buffers.models.get(slot) else {
+                return Ok((self.string("object key string", None)?, false));
+            };
+            if let Some(&known) = model.keys.get(place) {
                 let bytes = internals::string_bytes(known);
                 let start = self.at + 1;
                 if let Some(text) = self.text.get(start..start + bytes.len() + 1)
                     && text[bytes.len()] == b'"'
-                    && text[..bytes.len()] == *bytes
+                    && internals::starts_with(text, known)
                 {
                     self.at = start + bytes.len() + 1;
-                    return Ok(known);
+                    return Ok((known, true));
                 }
             }
-            self.string("object key string", Some((slot, place)))
+            Ok((self.string("object key string", Some((slot, place)))?, false))
         }
     }
 
@@ -262,12 +349,16 @@ impl Decoder<'_> {
             return unsafe { self.escaped_string(start, end, what) };
         }
         self.at = end + 1;
+        if end - start > LONG_STRING_BYTES {
+            // SAFETY: this may raise; the frames up to `decode` hold no destructors.
+            unsafe { interrupt::poll(self.L) };
+        }
         // SAFETY: by the caller.
         let string = unsafe { internals::new_string(self.L, &self.text[start..end]) };
         if let Some((slot, place)) = remember
             && place < REMEMBERED_KEYS
         {
-            let keys = &mut self.buffers.keys[slot];
+            let keys = &mut self.buffers.models[slot].keys;
             // A key of the same bytes is compared against the text up to its closing quote, which
             // is right only if the bytes hold neither quote nor backslash; these do not.
             if place < keys.len() {
@@ -337,6 +428,26 @@ impl Decoder<'_> {
     /// A number that is not JSON's but that strtod reads: inf, nan, hexadecimal, a plus sign.
     fn is_odd_number(&self) -> bool {
         self.config.decode_invalid && is_invalid_number(&self.text[self.at..])
+    }
+
+    /// A number, or with `exact_integers` an integer that is none.
+    unsafe fn any_number(&mut self) -> Result<Bits, Failure> {
+        let start = self.at;
+        let number = self.number()?;
+        if !self.config.exact_integers || f64::from_bits(number).abs() < EXACT_MAX {
+            return Ok(number);
+        }
+        let digits = &self.text[start..self.at];
+        if !super::is_integer(digits) {
+            return Ok(number);
+        }
+        // SAFETY: by the caller.
+        unsafe {
+            let digits = internals::string_bits(internals::new_string(self.L, digits));
+            let integer = internals::new_array(self.L, &[digits]);
+            internals::mark_new(integer, self.marks.integer);
+            Ok(integer)
+        }
     }
 
     fn number(&mut self) -> Result<Bits, Failure> {

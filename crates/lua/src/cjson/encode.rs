@@ -2,18 +2,27 @@
 
 use std::ffi::c_int;
 
-use super::{Config, DEPTH_LIMIT, config_upvalue};
+use super::shape::{self, Shape};
+use super::{Config, DEPTH_LIMIT, Marks, config_upvalue};
 use crate::bridge::context_upvalue;
 use crate::context::stack_place;
-use crate::convert::push_bytes;
-use crate::internals::{self, Bits, Table, Value, value_of};
+use crate::convert::{self, push_bytes};
+use crate::internals::{self, Bits, Node, Str, Table, Value, value_of};
 use crate::order::Order;
 use crate::sys::*;
 use crate::{interrupt, number, raise};
 
+/// Doubles up to here are all whole numbers without gaps.
+pub const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// Strings longer than this are followed by a look at the interrupt.
+const LONG_STRING_BYTES: usize = 64 << 10;
+
 #[derive(Default)]
 pub struct Buffers {
     out: Vec<u8>,
+    /// Of the last object at each depth.
+    shapes: [Shape; shape::DEPTHS],
 }
 
 /// Why a value has no JSON text; becomes a Lua error at the end.
@@ -36,15 +45,12 @@ pub unsafe extern "C-unwind" fn encode(L: *mut lua_State) -> c_int {
         (*buffers).out.clear();
         let order = &raw mut (*context).order;
         (*order).clear();
-        // A list of one element gives the argument's raw value.
-        lua_createtable(L, 1, 0);
-        lua_pushvalue(L, 1);
-        lua_rawseti(L, 2, 1);
-        let value = internals::value_at(lua_topointer(L, 2).cast(), 1);
+        (*buffers).shapes.iter_mut().for_each(Shape::clear);
+        let value = internals::argument(L, 1);
         let mut encoder = Encoder {
             L,
             config,
-            null: (*context).cjson.null,
+            marks: (*context).cjson.marks,
             limit_bytes: (*context).meter.limit_bytes,
             stack_floor: (*context).stack_floor,
             buffers: &mut *buffers,
@@ -72,7 +78,7 @@ pub unsafe extern "C-unwind" fn encode(L: *mut lua_State) -> c_int {
 struct Encoder<'a> {
     L: *mut lua_State,
     config: Config,
-    null: Bits,
+    marks: Marks,
     limit_bytes: usize,
     stack_floor: usize,
     buffers: &'a mut Buffers,
@@ -90,10 +96,11 @@ impl Encoder<'_> {
             Value::True => out.extend_from_slice(b"true"),
             Value::Number(value) => self.number(value)?,
             // SAFETY: a live string by the caller.
-            Value::Str(string) => self.string(unsafe { internals::string_bytes(string) })?,
+            Value::Str(string) => unsafe { self.string(string)? },
             // SAFETY: a live table by the caller.
             Value::Table(table) => unsafe { self.table(table, depth + 1)? },
-            Value::Other(_) if bits == self.null => out.extend_from_slice(b"null"),
+            Value::Other(_) if bits == self.marks.null => out.extend_from_slice(b"null"),
+            Value::Other(_) if bits == self.marks.empty_array => out.extend_from_slice(b"[]"),
             other => return Err(Failure::Value(other.type_name(), "type not supported")),
         }
         Ok(())
@@ -111,26 +118,28 @@ impl Encoder<'_> {
             }
             return Ok(());
         }
-        number::general(value, self.config.number_precision as usize, out);
+        if self.config.exact_integers && value.abs() <= EXACT_MAX && value.floor() == value {
+            convert::write_digits(out, value as i64);
+        } else {
+            number::general(value, self.config.number_precision as usize, out);
+        }
         Ok(())
     }
 
-    fn string(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let out = &mut self.buffers.out;
-        if out.len() + bytes.len() > self.limit_bytes {
-            return Err(Failure::Memory);
+    /// # Safety
+    /// `string` is live.
+    unsafe fn string(&mut self, string: *const Str) -> Result<(), Failure> {
+        // SAFETY: by the caller.
+        unsafe {
+            let len = internals::string_bytes(string).len();
+            if self.buffers.out.len() + len > self.limit_bytes {
+                return Err(Failure::Memory);
+            }
+            write_string(&mut self.buffers.out, string);
+            if len > LONG_STRING_BYTES {
+                self.check()?;
+            }
         }
-        out.reserve(bytes.len() + 2);
-        out.push(b'"');
-        let mut rest = bytes;
-        loop {
-            let plain = plain_prefix(rest);
-            out.extend_from_slice(&rest[..plain]);
-            let Some(&byte) = rest.get(plain) else { break };
-            write_escape(out, byte);
-            rest = &rest[plain + 1..];
-        }
-        out.push(b'"');
         Ok(())
     }
 
@@ -144,11 +153,42 @@ impl Encoder<'_> {
         // SAFETY: by the caller.
         unsafe {
             self.check()?;
+            let metatable = internals::metatable(table);
+            if !metatable.is_null() {
+                if metatable == self.marks.array {
+                    return self.array(table, internals::list_len(table), depth);
+                } else if metatable == self.marks.integer {
+                    return self.integer(table);
+                } else if metatable == self.marks.empty_array_mt && is_empty(table) {
+                    return self.array(table, 0, depth);
+                }
+            }
             match self.array_len(table)? {
-                Some(len) if len > 0 => self.array(table, len, depth),
+                Some(len) if len > 0 || !self.config.empty_as_object => {
+                    self.array(table, len, depth)
+                }
                 _ => self.object(table, depth),
             }
         }
+    }
+
+    /// An integer that no number holds: its digits stand in a list of their own.
+    ///
+    /// # Safety
+    /// As `value`.
+    unsafe fn integer(&mut self, table: *const Table) -> Result<(), Failure> {
+        // SAFETY: by the caller.
+        let digits = unsafe {
+            match value_of(internals::value_at(table, 1)) {
+                Value::Str(digits) => internals::string_bytes(digits),
+                _ => &[],
+            }
+        };
+        if !super::is_integer(digits) {
+            return Err(Failure::Value("table", "not an integer"));
+        }
+        self.buffers.out.extend_from_slice(digits);
+        Ok(())
     }
 
     /// The highest index if the table is a list: no keys but whole numbers from 1 on.
@@ -156,14 +196,14 @@ impl Encoder<'_> {
         let (mut highest, mut count) = (0.0f64, 0usize);
         // SAFETY: by the caller.
         unsafe {
-            for (index, &value) in internals::array_part(table).iter().enumerate() {
-                if value != internals::NIL {
-                    if index == 0 {
-                        return Ok(None);
-                    }
-                    highest = index as f64;
-                    count += 1;
+            if let Some((&zeroth, list)) = internals::array_part(table).split_first() {
+                if zeroth != internals::NIL {
+                    return Ok(None);
                 }
+                let last = list.iter().rposition(|&value| value != internals::NIL);
+                let used = last.map_or(0, |last| last + 1);
+                highest = used as f64;
+                count = list[..used].iter().filter(|&&value| value != internals::NIL).count();
             }
             for (key, _) in internals::hash_part(table) {
                 match value_of(key) {
@@ -234,6 +274,19 @@ impl Encoder<'_> {
     /// As `value`.
     unsafe fn object(&mut self, table: *const Table, depth: c_int) -> Result<(), Failure> {
         // SAFETY: by the caller.
+        let nodes = unsafe {
+            if internals::array_part(table).is_empty() { internals::nodes(table) } else { &[] }
+        };
+        let slot = depth as usize - 1;
+        if slot < shape::DEPTHS && (1..=shape::NODES_MAX).contains(&nodes.len()) {
+            let shape = &mut self.buffers.shapes[slot];
+            // SAFETY: by the caller.
+            if shape.fits(nodes) || unsafe { shape.learn(nodes) } {
+                // SAFETY: by the caller.
+                return unsafe { self.shaped_object(nodes, depth) };
+            }
+        }
+        // SAFETY: by the caller.
         let entries = unsafe { self.order.collect(table, depth) };
         self.buffers.out.push(b'{');
         for index in entries.clone() {
@@ -243,7 +296,7 @@ impl Encoder<'_> {
             }
             match value_of(key) {
                 // SAFETY: the key of a live table.
-                Value::Str(key) => self.string(unsafe { internals::string_bytes(key) })?,
+                Value::Str(key) => unsafe { self.string(key)? },
                 Value::Number(key) => {
                     self.buffers.out.push(b'"');
                     self.number(key)?;
@@ -262,24 +315,113 @@ impl Encoder<'_> {
         self.order.release(entries);
         Ok(())
     }
+
+    /// An object whose shape is the one kept for its depth. Objects inside it are deeper, so the
+    /// shape stays.
+    ///
+    /// # Safety
+    /// As `value`.
+    unsafe fn shaped_object(&mut self, nodes: &[Node], depth: c_int) -> Result<(), Failure> {
+        let slot = depth as usize - 1;
+        self.buffers.out.push(b'{');
+        for place in 0..self.buffers.shapes[slot].len() {
+            let node = self.buffers.shapes[slot].write_key(place, &mut self.buffers.out);
+            // SAFETY: by the caller.
+            unsafe { self.value(nodes[node].value, depth)? };
+        }
+        self.buffers.out.push(b'}');
+        Ok(())
+    }
 }
 
-/// How many bytes from the front need no escape. Eight at a time: a byte that needs one is below
-/// 0x20 or one of `"` `/` `\\` DEL, and each test leaves the high bit of its byte set.
+/// # Safety
+/// `table` is live.
+unsafe fn is_empty(table: *const Table) -> bool {
+    // SAFETY: by the caller.
+    unsafe {
+        internals::array_part(table).iter().all(|&value| value == internals::NIL)
+            && internals::hash_part(table).next().is_none()
+    }
+}
+
+/// Appends a string as JSON.
+///
+/// # Safety
+/// `string` is live.
+#[inline]
+pub unsafe fn write_string(out: &mut Vec<u8>, string: *const Str) {
+    // SAFETY: by the caller. Words are read whole: the last one ends where the bytes end and begins
+    // within the header in front of them if they are fewer than eight. Words are written whole
+    // into the room reserved; the length is set to what is meant to be there.
+    unsafe {
+        let bytes = internals::string_bytes(string);
+        out.reserve(bytes.len() + 2 + 8);
+        let (from, start) = (string.add(1).cast::<u8>(), out.len());
+        let to = out.as_mut_ptr().add(start + 1);
+        to.sub(1).write(b'"');
+        let mut at = 0;
+        let mut found = 0;
+        while at + 8 <= bytes.len() {
+            let word = u64::from_le(from.add(at).cast::<u64>().read_unaligned());
+            to.add(at).cast::<u64>().write_unaligned(word.to_le());
+            found = to_escape(word);
+            if found != 0 {
+                break;
+            }
+            at += 8;
+        }
+        let left = bytes.len() - at;
+        if found == 0 && left > 0 {
+            let last = from.offset(bytes.len() as isize - 8).cast::<u64>().read_unaligned();
+            let word = u64::from_le(last) >> (64 - 8 * left);
+            to.add(at).cast::<u64>().write_unaligned(word.to_le());
+            found = to_escape(word) & !(u64::MAX << (8 * left));
+        }
+        if found == 0 {
+            to.add(bytes.len()).write(b'"');
+            out.set_len(start + bytes.len() + 2);
+            return;
+        }
+        at += found.trailing_zeros() as usize / 8;
+        out.set_len(start + 1 + at);
+        write_with_escapes(out, &bytes[at..]);
+        out.push(b'"');
+    }
+}
+
+/// The string's bytes from the first one on that needs an escape.
+#[cold]
+fn write_with_escapes(out: &mut Vec<u8>, mut rest: &[u8]) {
+    while let Some((&byte, after)) = rest.split_first() {
+        write_escape(out, byte);
+        let plain = plain_prefix(after);
+        out.extend_from_slice(&after[..plain]);
+        rest = &after[plain..];
+    }
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// High bits of the bytes that need an escape (exact for the lowest of them): those below 0x20
+/// and `"` `/` `\\` DEL.
+#[inline]
+fn to_escape(word: u64) -> u64 {
+    let is = |byte: u8| {
+        let word = word ^ (ONES * u64::from(byte));
+        word.wrapping_sub(ONES) & !word
+    };
+    let below_blank = word.wrapping_sub(ONES * 0x20) & !word;
+    (below_blank | is(b'"') | is(b'/') | is(b'\\') | is(0x7f)) & (ONES << 7)
+}
+
+/// How many bytes from the front need no escape.
 fn plain_prefix(bytes: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
     let mut at = 0;
     while let Some(chunk) = bytes.get(at..at + 8) {
         let word = u64::from_le_bytes([
             chunk[0], chunk[1], chunk[2], chunk[3], chunk[4], chunk[5], chunk[6], chunk[7],
         ]);
-        let is = |byte: u8| {
-            let word = word ^ (ONES * u64::from(byte));
-            word.wrapping_sub(ONES) & !word
-        };
-        let below_blank = word.wrapping_sub(ONES * 0x20) & !word;
-        let found = (below_blank | is(b'"') | is(b'/') | is(b'\\') | is(0x7f)) & HIGHS;
+        let found = to_escape(word);
         if found != 0 {
             return at + found.trailing_zeros() as usize / 8;
         }

@@ -2,10 +2,12 @@
 //!
 //! Same results and error texts with one deliberate difference: `encode` writes the keys of an
 //! object sorted by their bytes, so that a text depends on the content alone and is the same on
-//! every worker and after a restart (the order of a table's keys in memory is not).
+//! every worker and after a restart (the order of a table's keys in memory is not). What it has
+//! beyond that is off until a script turns it on.
 
 mod decode;
 mod encode;
+mod shape;
 
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr;
@@ -13,7 +15,7 @@ use std::ptr;
 use crate::bridge::context_upvalue;
 use crate::context::Context;
 use crate::convert::push_bytes;
-use crate::internals::{self, Bits};
+use crate::internals::{self, Bits, Table};
 use crate::sys::*;
 
 /// Nesting beyond this fails whatever the settings say; it keeps native recursion bounded.
@@ -34,6 +36,10 @@ pub struct Config {
     keep_buffer: bool,
     encode_invalid: c_int,
     decode_invalid: bool,
+    // What Redis's copy does not have; see docs/scripting.md.
+    empty_as_object: bool,
+    mark_arrays: bool,
+    exact_integers: bool,
 }
 
 impl Default for Config {
@@ -48,16 +54,30 @@ impl Default for Config {
             keep_buffer: true,
             encode_invalid: 0,
             decode_invalid: true,
+            empty_as_object: true,
+            mark_arrays: false,
+            exact_integers: false,
         }
     }
+}
+
+/// Values that mean something to `encode`. The tables are anchored in the registry.
+#[derive(Clone, Copy)]
+pub struct Marks {
+    /// `cjson.null` and `cjson.empty_array` as raw values.
+    null: Bits,
+    empty_array: Bits,
+    /// Metatables: `cjson.array_mt`, `cjson.empty_array_mt` and that of integers beyond 2^53.
+    array: *const Table,
+    empty_array_mt: *const Table,
+    integer: *const Table,
 }
 
 /// What cjson keeps per VM.
 pub struct Shared {
     /// Settings of the global `cjson`, in a userdata that its functions hold.
     global: *mut Config,
-    /// `cjson.null` as a raw value.
-    null: Bits,
+    marks: Marks,
     encode: encode::Buffers,
     decode: decode::Buffers,
 }
@@ -66,7 +86,13 @@ impl Default for Shared {
     fn default() -> Shared {
         Shared {
             global: ptr::null_mut(),
-            null: internals::NIL,
+            marks: Marks {
+                null: internals::NIL,
+                empty_array: internals::NIL,
+                array: ptr::null(),
+                empty_array_mt: ptr::null(),
+                integer: ptr::null(),
+            },
             encode: encode::Buffers::default(),
             decode: decode::Buffers::default(),
         }
@@ -90,13 +116,49 @@ impl Shared {
 pub unsafe fn push_library(L: *mut lua_State, context: *mut Context) {
     // SAFETY: by the caller.
     unsafe {
-        lua_createtable(L, 1, 0);
-        lua_pushlightuserdata(L, ptr::null_mut());
-        lua_rawseti(L, -2, 1);
-        let probe: *const internals::Table = lua_topointer(L, -1).cast();
-        (*context).cjson.null = internals::value_at(probe, 1);
-        lua_settop(L, -2);
+        let anchor = |key| {
+            lua_createtable(L, 0, 4);
+            let table: *const Table = lua_topointer(L, -1).cast();
+            lua_rawseti(L, LUA_REGISTRYINDEX, key);
+            table
+        };
+        let raw = |pointer| {
+            lua_createtable(L, 1, 0);
+            lua_pushlightuserdata(L, pointer);
+            lua_rawseti(L, -2, 1);
+            let bits = internals::value_at(lua_topointer(L, -1).cast(), 1);
+            lua_settop(L, -2);
+            bits
+        };
+        (*context).cjson.marks = Marks {
+            null: raw(ptr::null_mut()),
+            empty_array: raw(EMPTY_ARRAY),
+            array: anchor(ARRAY_KEY),
+            empty_array_mt: anchor(EMPTY_ARRAY_KEY),
+            integer: anchor(INTEGER_KEY),
+        };
         (*context).cjson.global = push_table(L, context);
+        // The sandbox fills it and hides it.
+        lua_rawgeti(L, LUA_REGISTRYINDEX, INTEGER_KEY);
+        lua_setfield(L, -2, c"integer_mt".as_ptr());
+    }
+}
+
+/// An address that is nothing else's, so that `cjson.empty_array` is equal to nothing else.
+const EMPTY_ARRAY: *mut std::ffi::c_void = ptr::without_provenance_mut(8);
+
+/// Registry slots of the metatables (positive numbers belong to luaL_ref).
+const ARRAY_KEY: c_int = -7311;
+const EMPTY_ARRAY_KEY: c_int = -7312;
+const INTEGER_KEY: c_int = -7313;
+
+/// Whether a text is an integer as JSON writes it.
+fn is_integer(text: &[u8]) -> bool {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    match digits {
+        [] => false,
+        [b'0', _, ..] => false,
+        _ => digits.iter().all(u8::is_ascii_digit),
     }
 }
 
@@ -111,11 +173,15 @@ unsafe fn push_table(L: *mut lua_State, context: *mut Context) -> *mut Config {
         (c"encode_keep_buffer", encode_keep_buffer),
         (c"encode_invalid_numbers", encode_invalid_numbers),
         (c"decode_invalid_numbers", decode_invalid_numbers),
+        (c"encode_empty_table_as_object", encode_empty_table_as_object),
+        (c"decode_array_with_array_mt", decode_array_with_array_mt),
+        (c"exact_integers", exact_integers),
+        (c"integer", integer),
         (c"new", new),
     ];
     // SAFETY: by the caller.
     unsafe {
-        lua_createtable(L, 0, 16);
+        lua_createtable(L, 0, 32);
         let config: *mut Config = lua_newuserdata(L, size_of::<Config>()).cast();
         config.write(Config::default());
         for &(name, function) in FUNCTIONS {
@@ -127,6 +193,12 @@ unsafe fn push_table(L: *mut lua_State, context: *mut Context) -> *mut Config {
         lua_settop(L, -2);
         lua_pushlightuserdata(L, ptr::null_mut());
         lua_setfield(L, -2, c"null".as_ptr());
+        lua_pushlightuserdata(L, EMPTY_ARRAY);
+        lua_setfield(L, -2, c"empty_array".as_ptr());
+        lua_rawgeti(L, LUA_REGISTRYINDEX, ARRAY_KEY);
+        lua_setfield(L, -2, c"array_mt".as_ptr());
+        lua_rawgeti(L, LUA_REGISTRYINDEX, EMPTY_ARRAY_KEY);
+        lua_setfield(L, -2, c"empty_array_mt".as_ptr());
         push_bytes(L, b"cjson");
         lua_setfield(L, -2, c"_NAME".as_ptr());
         push_bytes(L, b"2.1.0");
@@ -254,13 +326,42 @@ number_setting!(encode_max_depth, 1, c_int::MAX, encode_max_depth);
 number_setting!(decode_max_depth, 1, c_int::MAX, decode_max_depth);
 number_setting!(encode_number_precision, 1, 14, number_precision);
 
-unsafe extern "C-unwind" fn encode_keep_buffer(L: *mut lua_State) -> c_int {
-    // SAFETY: nothing with a destructor is held.
+/// Defines a function that reads and sets one switch of the settings.
+macro_rules! switch {
+    ($name:ident, $field:ident) => {
+        unsafe extern "C-unwind" fn $name(L: *mut lua_State) -> c_int {
+            // SAFETY: nothing with a destructor is held.
+            unsafe {
+                settle_arguments(L, 1);
+                let config = config_upvalue(L);
+                config.$field = enum_option(L, 1, c_int::from(config.$field), &ON_OFF) == 1;
+                lua_pushboolean(L, c_int::from(config.$field));
+                1
+            }
+        }
+    };
+}
+
+switch!(encode_keep_buffer, keep_buffer);
+switch!(decode_invalid_numbers, decode_invalid);
+switch!(encode_empty_table_as_object, empty_as_object);
+switch!(decode_array_with_array_mt, mark_arrays);
+switch!(exact_integers, exact_integers);
+
+/// `cjson.integer(digits)`: an integer of any size for `encode`, from its decimal digits.
+unsafe extern "C-unwind" fn integer(L: *mut lua_State) -> c_int {
+    // SAFETY: the argument stays on the stack while its bytes are read.
     unsafe {
-        settle_arguments(L, 1);
-        let config = config_upvalue(L);
-        config.keep_buffer = enum_option(L, 1, c_int::from(config.keep_buffer), &ON_OFF) == 1;
-        lua_pushboolean(L, c_int::from(config.keep_buffer));
+        let mut len = 0;
+        let text: *const u8 = luaL_checklstring(L, 1, &mut len).cast();
+        if !is_integer(std::slice::from_raw_parts(text, len)) {
+            luaL_argerror(L, 1, c"decimal digits expected".as_ptr());
+        }
+        let digits = internals::argument(L, 1);
+        let marks = (*context_upvalue(L)).cjson.marks;
+        let table = internals::new_array(L, &[digits]);
+        internals::mark_new(table, marks.integer);
+        internals::push(L, table);
         1
     }
 }
@@ -272,17 +373,6 @@ unsafe extern "C-unwind" fn encode_invalid_numbers(L: *mut lua_State) -> c_int {
         let config = config_upvalue(L);
         config.encode_invalid = enum_option(L, 1, config.encode_invalid, &ON_OFF_NULL);
         push_enum(L, config.encode_invalid, &ON_OFF_NULL);
-        1
-    }
-}
-
-unsafe extern "C-unwind" fn decode_invalid_numbers(L: *mut lua_State) -> c_int {
-    // SAFETY: nothing with a destructor is held.
-    unsafe {
-        settle_arguments(L, 1);
-        let config = config_upvalue(L);
-        config.decode_invalid = enum_option(L, 1, c_int::from(config.decode_invalid), &ON_OFF) == 1;
-        lua_pushboolean(L, c_int::from(config.decode_invalid));
         1
     }
 }

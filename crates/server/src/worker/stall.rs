@@ -6,7 +6,7 @@
 //! being served that have nothing to do with it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::{KeyName, Plan, Waiter, Watch};
 use mio::Events;
@@ -207,7 +207,7 @@ impl WorkerLoop {
         let held_lines = self.held_lines.take();
         let request_bytes = self.request_bytes.get();
         let was_over = self.is_shift_over.get();
-        let started = Instant::now();
+        let started = self.ticker.now();
 
         self.look_at_clock();
         self.mark.set(started);
@@ -237,7 +237,7 @@ impl WorkerLoop {
         self.request_bytes.set(request_bytes);
         self.clock.set(clock);
         // Not the script's time.
-        self.mark.set(mark + started.elapsed());
+        self.mark.set(mark + (self.ticker.now() - started));
         // The turn around this one goes by the old configuration.
         self.is_shift_over.set(was_over || is_renewed);
     }
