@@ -562,6 +562,25 @@ fn watches_and_effects_wait_for_the_commit() {
 }
 
 #[test]
+fn what_is_kept_stays_when_a_later_recording_is_rolled_back() {
+    let side = Side::new(Limits::default());
+    let mut txn = side.begin(START_MS);
+    txn.set_string(b"before", b"1", Expiry::Clear);
+    txn.record();
+    txn.set_string(b"kept", b"1", Expiry::Clear);
+    txn.keep();
+    assert!(!txn.is_recording());
+    txn.record();
+    txn.set_string(b"before", b"2", Expiry::Clear);
+    txn.remove(b"kept");
+    txn.roll_back();
+    for key in [&b"before"[..], b"kept"] {
+        assert_eq!(txn.read_string(key), Ok(Some(Str::Int(1))));
+    }
+    assert_eq!(txn.commit().dirty, 2);
+}
+
+#[test]
 fn blocked_clients_are_woken_by_the_commit_only() {
     let side = Side::new(Limits::default());
     let name = (0, Box::from(&b"l"[..]));

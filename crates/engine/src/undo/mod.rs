@@ -305,18 +305,19 @@ impl Txn<'_> {
         self.worker.spare_log.set(Some(log.clear(self.engine)));
     }
 
+    /// Ends the recording while the transaction goes on: what was done so far stays, whatever comes
+    /// (a script in MULTI that has ended well). A commit does this by itself.
+    pub fn keep(&mut self) {
+        if let Some(log) = self.keep_changes() {
+            self.drop_log(log);
+        }
+    }
+
     /// Has the watches of these keys marked at commit. Only keys that are watched, so there are
     /// few.
     pub(crate) fn mark_at_commit(&mut self, names: impl IntoIterator<Item = KeyName>) {
         if let Some(log) = &mut self.undo {
             log.marks.extend(names);
-        }
-    }
-
-    /// Ends the recording: the changes stay, and the transaction goes on.
-    pub fn keep(&mut self) {
-        if let Some(log) = self.keep_changes() {
-            self.drop_log(log);
         }
     }
 
