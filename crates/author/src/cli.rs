@@ -10,16 +10,21 @@ use serde_json::Value;
 
 use crate::check::Checker;
 use crate::finding::{Severity, counted};
+use crate::test::{self, Plan};
 use crate::types::type_files;
 
 const USAGE: &str = "\
 Usage: luar script check FILE|DIR ... [--json] [--strict]
+       luar script test FILE|DIR [--scripts DIR] [--rewrite]
        luar script types [DIR]
 
 check  reads Lua scripts and reports what cannot work or is probably not meant. A directory stands
        for every .lua file below it. Exit code 1 when there are errors, with --strict also when
        there are warnings, 2 when a file cannot be read. --json writes one array for programs.
        A comment `-- @allow RULE ...` on a line of its own switches rules off for its file.
+test   runs the talk files below a directory against an engine of its own, whose clock stands still
+       until a file says `% advance MS`. `%{script name}` is the text of name.lua beside the talk
+       file, or in the directory of --scripts. --rewrite fills in what was answered.
 types  writes definition files for editors with LuaLS annotations (default: lua-types).
 ";
 
@@ -31,12 +36,13 @@ pub fn main(args: &[OsString]) -> ExitCode {
     let words: Vec<&str> = args.iter().map(|arg| arg.to_str().unwrap_or_default()).collect();
     let outcome = match words.first() {
         Some(&"check") => check(&args[1..]),
+        Some(&"test") => test(&args[1..]),
         Some(&"types") => types(&args[1..]),
         Some(&"--help" | &"-h") => {
             print!("{USAGE}");
             Ok(ExitCode::SUCCESS)
         }
-        _ => Err(format!("check or types?\n\n{USAGE}")),
+        _ => Err(format!("check, test or types?\n\n{USAGE}")),
     };
     outcome.unwrap_or_else(|message| {
         eprintln!("luar script: {message}");
@@ -104,6 +110,30 @@ fn collect(path: &Path, is_named: bool, files: &mut Vec<PathBuf>) -> Result<(), 
         files.push(path.to_owned());
     }
     Ok(())
+}
+
+fn test(args: &[OsString]) -> Result<ExitCode, String> {
+    let mut plan = Plan { path: PathBuf::new(), scripts: None, rewrite: false };
+    let mut rest = args.iter();
+    while let Some(arg) = rest.next() {
+        match arg.to_str() {
+            Some("--rewrite") => plan.rewrite = true,
+            Some("--scripts") => {
+                let directory = rest.next().ok_or("--scripts needs a directory")?;
+                plan.scripts = Some(PathBuf::from(directory));
+            }
+            Some(option) if option.starts_with("--") => {
+                return Err(format!("unknown option {option}\n\n{USAGE}"));
+            }
+            _ if plan.path.as_os_str().is_empty() => plan.path = PathBuf::from(arg),
+            _ => return Err(format!("one file or directory, please\n\n{USAGE}")),
+        }
+    }
+    if plan.path.as_os_str().is_empty() {
+        return Err(format!("no talk files to run\n\n{USAGE}"));
+    }
+    let is_well = test::run(&plan)?;
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn types(args: &[OsString]) -> Result<ExitCode, String> {

@@ -1,18 +1,21 @@
-//! Tools for people who write scripts: `luar script check` and `luar script types`.
+//! Tools for people who write scripts: `luar script check`, `luar script types`, `luar script test`.
 //!
 //! Everything is read from what the server runs with: the compiler says what is valid, a VM what a
-//! script can name, and the command table what can be called. Opens no socket and runs no server.
+//! script can name, and the command table what can be called.
 //!
 //! Reading order: `check` (one source to findings), `scope` (which name means what), `calls`
-//! (`redis.call` against the command table), `types` (definition files for editors), `cli`.
+//! (`redis.call` against the command table), `types` (definition files for editors), `test` (talk
+//! files against a server in this process), `cli`.
 
 mod calls;
 mod check;
 mod cli;
+mod diff;
 mod finding;
 mod names;
 mod returns;
 mod scope;
+mod test;
 mod tree;
 mod types;
 mod usage;

@@ -7,7 +7,7 @@ const HELP: &str = "\
 Luar, a Redis-compatible in-memory server whose Lua scripts are transactions.
 
 Usage: luar [/path/to/redis.conf] [--directive value ...] [-]
-       luar script check | types ...
+       luar script check | test | types ...
        luar --version | --help
 
 Without a file the defaults apply: 127.0.0.1:6379, one worker for each core.

@@ -95,3 +95,42 @@ fn types_writes_definition_files() {
     let output = luar(&directory.0, &["types", "keep.lua"]);
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn test_runs_talk_files_with_a_clock_that_stands_still() {
+    let cookbook = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let output = luar(&cookbook, &["test", "scripts"]);
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(text(&output.stdout).ends_with("9 passed, 0 failed\n"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn test_shows_what_differs_and_fills_it_in() {
+    let talk = "== time stands still\n> EVAL %{script now} 0\n[:1 :2]\n% advance 1500\n\
+                > EVAL %{script now} 0\n:1\n";
+    let script = "local time = redis.call('TIME')\nreturn { tonumber(time[1]), tonumber(time[2]) }";
+    let files =
+        [("t/now.talk", talk), ("lua/now.lua", script), ("served.talk", "% server --port 1\n")];
+    let directory = Directory::with("script-test", &files);
+    let output = luar(&directory.0, &["test", "t", "--scripts", "lua"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stdout),
+        "t/now.talk:2: in \"time stands still\"\n  > EVAL %{script now} 0\n  \
+         expected  [:1 :2]\n  got       [:1893456000 :0]\n               ^\n\
+         t/now.talk:5: in \"time stands still\"\n  > EVAL %{script now} 0\n  \
+         expected  :1\n  got       [:1893456001 :500000]\n            ^\n\
+         0 passed, 1 failed\n"
+    );
+    let output = luar(&directory.0, &["test", "t", "--scripts", "lua", "--rewrite"]);
+    assert_eq!(output.status.code(), Some(0));
+    let output = luar(&directory.0, &["test", "t/now.talk", "--scripts", "lua"]);
+    assert_eq!(text(&output.stdout), "1 passed, 0 failed\n");
+    let code = |args: &[&str]| luar(&directory.0, args).status.code();
+    // Scripts are looked for beside the talk file.
+    assert_eq!(code(&["test", "t"]), Some(1));
+    assert_eq!(code(&["test", "served.talk"]), Some(1));
+    assert_eq!(code(&["test", "lua"]), Some(2));
+    assert_eq!(code(&["test", "nowhere"]), Some(2));
+    assert_eq!(code(&["test"]), Some(2));
+}

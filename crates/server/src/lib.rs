@@ -6,6 +6,7 @@
 
 pub mod client;
 mod client_memory;
+pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod dispatch;

@@ -28,10 +28,10 @@ use crate::config::{Config, ConfigView};
 use crate::connection::{Connection, Hold, Stream};
 use crate::listener::LISTENERS_MAX;
 use crate::mailbox::{Address, Mail, WaitEnd};
-use crate::server::{Server, unix_ms};
+use crate::server::Server;
 use crate::stats::WorkerStats;
 use crate::ticks::Ticker;
-use crate::{client_memory, dispatch, look_ahead, memory};
+use crate::{client_memory, clock, dispatch, look_ahead, memory};
 
 pub use stall::Chore;
 use stall::STALL_PERIOD;
@@ -94,7 +94,16 @@ impl From<&Event> for Ready {
 struct Clock {
     wall_ms: i64,
     at: Instant,
+    /// The ticker's reading; beyond all others when time stands still between two looks.
     ticks: u64,
+}
+
+impl Clock {
+    fn read(at: Instant, ticker: &Ticker) -> Clock {
+        let (wall, stands_still) = clock::read();
+        let ticks = if stands_still { u64::MAX } else { ticker.now() };
+        Clock { wall_ms: wall.as_millis() as i64, at, ticks }
+    }
 }
 
 pub struct WorkerLoop {
@@ -202,7 +211,7 @@ impl WorkerLoop {
             is_pinned: Cell::new(false),
             is_gate_refused: Cell::new(false),
             is_shard_refused: Cell::new(false),
-            clock: Cell::new(Clock { wall_ms: unix_ms(), at: now, ticks: ticker.now() }),
+            clock: Cell::new(Clock::read(now, &ticker)),
             mark: Cell::new(ticker.now()),
             ticker,
             unsent_bytes: Cell::new(0),
@@ -279,7 +288,7 @@ impl WorkerLoop {
         let is_paused = !self.paused.borrow().is_empty();
         let pause_ms = is_paused.then(|| self.server.pause.until_ms.load(Ordering::Acquire));
         if let Some(next_ms) = [deadline_ms, pause_ms].into_iter().flatten().min() {
-            let left_ms = (next_ms - unix_ms()).max(0) as u64;
+            let left_ms = (next_ms - clock::read().0.as_millis() as i64).max(0) as u64;
             patience = patience.min(Duration::from_millis(left_ms));
         }
         patience
@@ -288,7 +297,7 @@ impl WorkerLoop {
     fn look_at_clock(&self) {
         let at = Instant::now();
         self.ticker.adjust(at);
-        self.clock.set(Clock { wall_ms: unix_ms(), at, ticks: self.ticker.now() });
+        self.clock.set(Clock::read(at, &self.ticker));
     }
 
     /// Ends a command: answers how long it took, ns. The next one begins here.

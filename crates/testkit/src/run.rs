@@ -28,6 +28,14 @@ pub enum Target {
     Address(String),
 }
 
+/// A clock of the server that stands still until it is moved.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Unix ms.
+    pub now_ms: fn() -> i64,
+    pub advance: fn(i64),
+}
+
 #[derive(Clone, Debug)]
 pub struct Options {
     pub target: Target,
@@ -36,6 +44,10 @@ pub struct Options {
     pub replay: Replay,
     /// Replace expectations that do not fit.
     pub rewrite: bool,
+    /// Where `%{script name}` finds `name.lua`; `None`: beside the talk file.
+    pub scripts: Option<PathBuf>,
+    /// `None`: the server's clock runs, as everybody's.
+    pub clock: Option<Clock>,
 }
 
 #[derive(Debug)]
@@ -192,7 +204,15 @@ impl<'a> FileRun<'a> {
         let failures_before = self.outcome.failures.len();
         let mut previous = Vec::new();
         let prepared = self.prepare(section, &mut previous);
-        let mut run = SectionRun { connections: HashMap::new(), saved: Saved::new(), section };
+        let (file, options) = (self.file, self.options);
+        let beside = file.path.parent().unwrap_or(Path::new("."));
+        let mut run = SectionRun {
+            connections: HashMap::new(),
+            saved: Saved::new(),
+            section,
+            scripts: options.scripts.as_deref().unwrap_or(beside),
+            clock: options.clock,
+        };
         match prepared {
             Ok(()) => {
                 for step in &section.steps {
@@ -306,6 +326,12 @@ impl<'a> FileRun<'a> {
         let unchecked = options.oracle && step.redis.is_some() && expected.patterns.is_empty();
         let name = &step.connection;
         match &step.action {
+            Action::Advance(ms) => {
+                let clock = self.options.clock;
+                let clock = clock.ok_or_else(|| Broken("this server's clock runs".to_owned()))?;
+                (clock.advance)(*ms);
+                return Ok(());
+            }
             Action::Close => {
                 run.connections.remove(name);
                 return Ok(());
@@ -514,6 +540,8 @@ struct SectionRun<'a> {
     connections: HashMap<String, Connection>,
     saved: Saved,
     section: &'a Section,
+    scripts: &'a Path,
+    clock: Option<Clock>,
 }
 
 impl SectionRun<'_> {
@@ -538,8 +566,14 @@ impl SectionRun<'_> {
     }
 
     fn expand(&self, args: &[Arg]) -> Result<Vec<Vec<u8>>, Broken> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        talk::expand(args, &self.saved, now.as_millis() as i64).map_err(Broken)
+        let now_ms = match self.clock {
+            Some(clock) => (clock.now_ms)(),
+            None => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                now.as_millis() as i64
+            }
+        };
+        talk::expand(args, &self.saved, now_ms, self.scripts).map_err(Broken)
     }
 
     /// Notes what the command did to its connection, for the replays.

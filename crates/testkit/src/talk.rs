@@ -70,6 +70,8 @@ pub enum Action {
     Close,
     /// The server closes the connection.
     Closed,
+    /// So many ms pass on a clock that stands still otherwise.
+    Advance(i64),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -79,7 +81,7 @@ pub enum Arg {
     /// For every number in the range, one argument per template with `*` replaced.
     Range(i64, i64, Vec<String>),
     Saved(String),
-    /// The text of a script of the cookbook, by its name.
+    /// The text of a script, by its name.
     Script(String),
     UnixSeconds(i64),
     UnixMillis(i64),
@@ -126,7 +128,7 @@ impl File {
             return Ok(at + 1);
         }
         if let Some(directive) = line.strip_prefix("% ") {
-            self.directive(directive)?;
+            self.directive(directive, at)?;
             return Ok(at + 1);
         }
         let lines = block(&self.lines, at + 1);
@@ -163,7 +165,7 @@ impl File {
         Ok(next)
     }
 
-    fn directive(&mut self, directive: &str) -> Result<(), String> {
+    fn directive(&mut self, directive: &str, line: usize) -> Result<(), String> {
         let (name, rest) = directive.split_once(' ').ok_or("a directive needs a value")?;
         match (name, self.sections.last_mut()) {
             ("server", None) => {
@@ -181,6 +183,17 @@ impl File {
             ("not", Some(section)) => {
                 let modes = rest.split(':').next().unwrap_or_default();
                 section.not.extend(modes.split_whitespace().map(str::to_owned));
+            }
+            ("advance", Some(section)) => {
+                let ms = rest.trim().parse().ok().filter(|ms: &i64| *ms >= 0);
+                section.steps.push(Step {
+                    line,
+                    connection: "main".to_owned(),
+                    action: Action::Advance(ms.ok_or("advance needs milliseconds")?),
+                    expected: Expectation::default(),
+                    redis: None,
+                    not: Vec::new(),
+                });
             }
             _ => return Err(format!("unknown directive: % {directive}")),
         }
@@ -319,15 +332,14 @@ fn generator(text: &str) -> Result<Arg, String> {
     })
 }
 
-/// A script of `examples/scripts`.
-fn cookbook(name: &str) -> Result<Vec<u8>, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/scripts");
-    let path = root.join(format!("{name}.lua"));
-    std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
-}
-
 /// The bytes of a command, with generators run and saved values filled in.
-pub fn expand(args: &[Arg], saved: &Saved, unix_ms: i64) -> Result<Vec<Vec<u8>>, String> {
+/// Scripts are read from `scripts`.
+pub fn expand(
+    args: &[Arg],
+    saved: &Saved,
+    unix_ms: i64,
+    scripts: &Path,
+) -> Result<Vec<Vec<u8>>, String> {
     let mut out = Vec::with_capacity(args.len());
     for arg in args {
         match arg {
@@ -341,7 +353,11 @@ pub fn expand(args: &[Arg], saved: &Saved, unix_ms: i64) -> Result<Vec<Vec<u8>>,
             }
             Arg::Saved(name) => out
                 .push(saved.get(name).cloned().ok_or_else(|| format!("nothing saved as {name}"))?),
-            Arg::Script(name) => out.push(cookbook(name)?),
+            Arg::Script(name) => {
+                let path = scripts.join(format!("{name}.lua"));
+                let text = std::fs::read(&path);
+                out.push(text.map_err(|error| format!("{}: {error}", path.display()))?);
+            }
             Arg::UnixSeconds(offset) => {
                 out.push((unix_ms / 1000 + offset).to_string().into_bytes());
             }
@@ -357,7 +373,7 @@ mod tests {
 
     fn expanded(text: &str) -> Vec<String> {
         let args = arguments(text).unwrap();
-        let bytes = expand(&args, &Saved::new(), 5000).unwrap();
+        let bytes = expand(&args, &Saved::new(), 5000, Path::new(".")).unwrap();
         bytes.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
     }
 

@@ -23,6 +23,11 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// The scripts that talk files speak of.
+pub fn cookbook() -> PathBuf {
+    root().join("examples/scripts")
+}
+
 /// Runs every talk file whose path contains `filter`.
 pub fn run_all(options: &Options, filter: &str, jobs: usize) -> Result<Outcome, String> {
     let files = run::files(&root().join("tests/talk"), filter).map_err(|e| e.to_string())?;
@@ -108,7 +113,11 @@ pub fn main(args: &[String]) -> Result<bool, String> {
     if matches!(target, Target::Address(_)) {
         jobs = 1;
     }
-    let outcome = run_all(&Options { target, oracle, replay, rewrite }, &filter, jobs)?;
+    let outcome = run_all(
+        &Options { target, oracle, replay, rewrite, scripts: Some(cookbook()), clock: None },
+        &filter,
+        jobs,
+    )?;
     for failure in &outcome.failures {
         print(failure, brief);
     }

@@ -1,7 +1,7 @@
 //! TIME, SHUTDOWN, LOLWUT, DEBUG.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use command::call::{float, integer, is};
 use command::row::category;
@@ -54,7 +54,7 @@ fn time(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
     let now = match request.origin {
         // Time stands still while a script runs.
         Origin::Script => Duration::from_millis(request.txn.now_ms() as u64),
-        _ => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        _ => crate::clock::read().0,
     };
     request.reply.array(2);
     request.reply.bulk_integer(now.as_secs() as i64);

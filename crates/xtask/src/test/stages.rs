@@ -13,7 +13,7 @@ use testkit::stress;
 
 use super::install;
 use super::{Tally, Wish};
-use crate::talk::{print, root, run_all};
+use crate::talk::{cookbook, print, root, run_all};
 
 fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new("cargo");
@@ -87,7 +87,8 @@ fn talk_files(wish: &Wish, binary: &Path, args: &[&str], replay: Replay) -> Resu
     let oracle = binary == Path::new("redis-server");
     let args = args.iter().map(|arg| (*arg).to_owned()).collect();
     let target = Target::Binary { path: binary.to_owned(), args };
-    let options = Options { target, oracle, replay, rewrite: false };
+    let scripts = Some(cookbook());
+    let options = Options { target, oracle, replay, rewrite: false, scripts, clock: None };
     Ok(report(run_all(&options, &wish.filter, 2)?))
 }
 

@@ -1,0 +1,153 @@
+//! `luar script test`: talk files against a server inside this process, whose clock stands still
+//! until a test moves it.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use server::{clock, config};
+use testkit::client::Client;
+use testkit::poll;
+use testkit::replay::Replay;
+use testkit::run::{self, Clock, Failure, Options, Outcome, Target};
+
+use crate::diff;
+
+/// Where every test's time begins: 2030-01-01. Expirations and scores are the same in each run.
+const BEGIN_MS: i64 = 1_893_456_000_000;
+
+/// How long the server may take until it answers.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often another port is tried when somebody else was faster.
+const PORTS_TRIED: usize = 5;
+
+/// The time of the server in this process.
+static NOW_MS: AtomicI64 = AtomicI64::new(BEGIN_MS);
+
+fn now_ms() -> i64 {
+    NOW_MS.load(Ordering::Acquire)
+}
+
+fn advance(ms: i64) {
+    clock::hold(NOW_MS.fetch_add(ms, Ordering::AcqRel) + ms);
+}
+
+/// What to run and how.
+pub struct Plan {
+    /// A talk file or a directory of them.
+    pub path: PathBuf,
+    /// Where the scripts are; `None`: beside each talk file.
+    pub scripts: Option<PathBuf>,
+    /// Write what the server answered into the files.
+    pub rewrite: bool,
+}
+
+/// Runs the talk files and prints what went otherwise. Answers whether all went well.
+pub fn run(plan: &Plan) -> Result<bool, String> {
+    let failed = |error: io::Error| format!("{}: {error}", plan.path.display());
+    // Asked for by itself: a directory that is not there is no directory without tests.
+    std::fs::metadata(&plan.path).map_err(failed)?;
+    let files = run::files(&plan.path, "").map_err(failed)?;
+    if files.is_empty() {
+        return Err(format!("{}: no talk files", plan.path.display()));
+    }
+    let engine = Engine::start()?;
+    let options = Options {
+        target: Target::Address(engine.address.clone()),
+        oracle: false,
+        replay: Replay::Plain,
+        rewrite: plan.rewrite,
+        scripts: plan.scripts.clone(),
+        clock: Some(Clock { now_ms, advance }),
+    };
+    let mut total = Outcome::default();
+    for file in &files {
+        let outcome = run::run_file(file, &options);
+        if outcome.passed + outcome.failed == 0 {
+            println!("{}: nothing in it can be run here", file.display());
+            total.failed += 1;
+        }
+        for failure in &outcome.failures {
+            print!("{}", shown(failure));
+        }
+        total.add(outcome);
+    }
+    engine.stop()?;
+    println!("{} passed, {} failed", total.passed, total.failed);
+    Ok(total.failed == 0)
+}
+
+fn shown(failure: &Failure) -> String {
+    format!(
+        "{}:{}: in \"{}\"\n  {}\n{}\n",
+        failure.path.display(),
+        failure.line,
+        failure.section,
+        failure.step,
+        diff::show(&failure.expected, &failure.actual)
+    )
+}
+
+/// A server in a thread of this process.
+struct Engine {
+    address: String,
+    ended: mpsc::Receiver<Result<(), String>>,
+}
+
+impl Engine {
+    fn start() -> Result<Engine, String> {
+        clock::hold(now_ms());
+        let mut last = String::new();
+        for _ in 0..PORTS_TRIED {
+            match Engine::try_start() {
+                Ok(engine) => return Ok(engine),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn try_start() -> Result<Engine, String> {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = free.map_err(|error| error.to_string())?;
+        let port = address.port().to_string();
+        let args = ["--port", &port, "--bind", "127.0.0.1", "--workers", "2"];
+        let quiet = ["--loglevel", "warning", "--enable-debug-command", "yes"];
+        let args: Vec<OsString> = args.iter().chain(&quiet).map(OsString::from).collect();
+        let loaded = config::load(&args, &mut io::empty()).map_err(|error| error.to_string())?;
+        let (tell, ended) = mpsc::channel();
+        thread::Builder::new()
+            .name("server".to_owned())
+            .spawn(move || {
+                // Nobody listens any more when the tests are through.
+                let _ = tell.send(server::run(loaded));
+            })
+            .map_err(|error| error.to_string())?;
+        let engine = Engine { address: address.to_string(), ended };
+        let answer = poll(START_PATIENCE, || {
+            if let Ok(Err(error)) = engine.ended.try_recv() {
+                return Some(Err(error));
+            }
+            let reply = Client::connect(&engine.address).ok()?.call(&["PING"]).ok()?;
+            (!reply.is_error()).then_some(Ok(()))
+        });
+        match answer {
+            Some(Ok(())) => Ok(engine),
+            Some(Err(error)) => Err(error),
+            None => Err("the server does not answer".to_owned()),
+        }
+    }
+
+    fn stop(self) -> Result<(), String> {
+        let mut client = Client::connect(&self.address).map_err(|error| error.to_string())?;
+        // It answers by closing the connection.
+        let _ = client.call(&["SHUTDOWN", "NOSAVE"]);
+        self.ended.recv_timeout(START_PATIENCE).map_err(|error| error.to_string())?
+    }
+}
