@@ -15,21 +15,24 @@ pub const RETURNS: &[(&str, &str)] = &[
     ("string", "echo getrange hincrbyfloat incrbyfloat substr"),
     ("string|false", "get getdel getex getset hget lindex lmove randomkey rpoplpush zscore"),
     ("integer|false", "zrank zrevrank"),
-    ("(string|false)[]", "hmget mget zmscore"),
+    ("redis.value[]", "hmget mget zmscore"),
     (
         "string[]",
-        "hgetall hkeys hvals keys lrange sdiff sinter smembers sunion time zdiff zinter zpopmax \
+        "hgetall hkeys hvals keys lrange sdiff sinter smembers sunion zdiff zinter zpopmax \
          zpopmin zrange zrangebylex zrangebyscore zrevrange zrevrangebylex zrevrangebyscore zunion",
     ),
     ("integer[]", "smismember"),
+    ("redis.time", "time"),
     (
         "redis.status",
         "flushall flushdb hmset lset ltrim mset ping psetex rename select setex swapdb type",
     ),
     ("redis.status|string|false", "set"),
-    ("string|string[]|false", "hrandfield lpop rpop spop srandmember zrandmember"),
-    ("[string, string[]]", "hscan scan sscan zscan"),
+    ("redis.scanned", "hscan scan sscan zscan"),
 ];
+
+/// Commands that answer with one string, or with a list when they are told how many.
+pub const COUNTED: &str = "hrandfield lpop rpop spop srandmember zrandmember";
 
 /// The type of a command's reply; `any` where it depends.
 pub fn of(command: &str) -> &'static str {

@@ -40,7 +40,9 @@ fn overloads() -> String {
     commands.sort_by_key(|command| command.full_name);
     let mut text = String::new();
     for command in commands {
-        let _ = writeln!(text, "---@overload {}", signature(command));
+        for signature in signatures(command) {
+            let _ = writeln!(text, "---@overload {signature}");
+        }
     }
     text
 }
@@ -52,8 +54,9 @@ fn callable() -> impl Iterator<Item = &'static Registered> {
         .filter(|command| !command.row.has(flag::NOSCRIPT))
 }
 
-/// `fun(command: "GET"|"get", key: string): string|false`.
-fn signature(command: &Registered) -> String {
+/// `fun(command: "GET"|"get", key: string): string|false`; more than one where the reply depends on
+/// how many arguments there are.
+fn signatures(command: &Registered) -> Vec<String> {
     let mut parameters = Parameters { all: Vec::new(), is_open: false };
     for (at, word) in command.full_name.split('|').enumerate() {
         let name = if at == 0 { "command" } else { "subcommand" };
@@ -63,10 +66,17 @@ fn signature(command: &Registered) -> String {
     parameters.sequence(&usage::arguments(command));
     let mut words: Vec<String> =
         parameters.all.iter().map(|(name, kind)| format!("{name}: {kind}")).collect();
+    let of = |words: &[String], kind: &str| format!("fun({}): {kind}", words.join(", "));
+    if returns::COUNTED.split_whitespace().any(|name| name == command.full_name) {
+        let one = of(&words, "string|false");
+        words.push("count: integer|string".to_owned());
+        words.push("...: redis.argument".to_owned());
+        return vec![one, of(&words, "string[]|false")];
+    }
     if parameters.is_open {
         words.push("...: redis.argument".to_owned());
     }
-    format!("fun({}): {}", words.join(", "), returns::of(command.full_name))
+    vec![of(&words, returns::of(command.full_name))]
 }
 
 struct Parameters {
@@ -149,12 +159,18 @@ mod tests {
     use super::*;
 
     fn signature_of(name: &str) -> String {
-        signature(table().by_name(name.as_bytes()).unwrap())
+        signatures(table().by_name(name.as_bytes()).unwrap()).join("; ")
     }
 
     #[test]
-    fn signatures() {
+    fn signatures_of_commands() {
         assert_eq!(signature_of("get"), r#"fun(command: "GET"|"get", key: string): string|false"#);
+        assert_eq!(
+            signature_of("rpop"),
+            r#"fun(command: "RPOP"|"rpop", key: string): string|false; "#.to_owned()
+                + r#"fun(command: "RPOP"|"rpop", key: string, count: integer|string, "#
+                + "...: redis.argument): string[]|false"
+        );
         assert_eq!(
             signature_of("object|encoding"),
             r#"fun(command: "OBJECT"|"object", subcommand: "ENCODING"|"encoding", key: string): any"#
@@ -191,13 +207,14 @@ mod tests {
 
     #[test]
     fn replies_are_of_commands_that_scripts_may_call() {
-        for (_, names) in returns::RETURNS {
+        let counted = [("", returns::COUNTED)];
+        let all = || returns::RETURNS.iter().chain(&counted);
+        for (_, names) in all() {
             for name in names.split_whitespace() {
                 let found = table().by_name(name.as_bytes());
                 let callable = found.is_none_or(|found| !found.row.has(flag::NOSCRIPT));
                 assert!(callable, "{name}");
-                let once = returns::RETURNS
-                    .iter()
+                let once = all()
                     .flat_map(|(_, names)| names.split_whitespace())
                     .filter(|other| *other == name);
                 assert_eq!(once.count(), 1, "{name}");

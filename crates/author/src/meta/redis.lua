@@ -3,6 +3,19 @@
 ---What a command takes: numbers are written as text, whole ones without a point.
 ---@alias redis.argument string|number
 
+---A string that may be missing.
+---@alias redis.value string|false
+
+---Seconds and microseconds: numbers as text.
+---@class redis.time
+---@field [1] string
+---@field [2] string
+
+---A cursor, "0" at the end, and what was found.
+---@class redis.scanned
+---@field [1] string
+---@field [2] string[]
+
 ---A status reply, such as that of SET.
 ---@class redis.status
 ---@field ok string

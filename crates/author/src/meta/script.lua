@@ -1,9 +1,12 @@
 ---@meta
 
+---@class redis.strings
+---@field [integer] string
+
 ---The keys the caller declared, from 1.
----@type string[]
+---@type redis.strings
 KEYS = {}
 
 ---The other arguments, from 1, as text: use `tonumber`.
----@type string[]
+---@type redis.strings
 ARGV = {}
