@@ -88,6 +88,14 @@ const EDITS: &[Edit] = &[
                   if (hook) hook(ms->L, &ar);\n  }",
     },
     Edit {
+        file: "lib_string.c",
+        find: "  while ((s+i)<ms->src_end && singlematch(uchar(*(s+i)), p, ep))\n    i++;\n  /* keeps",
+        replace: "  while ((s+i)<ms->src_end && singlematch(uchar(*(s+i)), p, ep)) {\n    i++;\n    \
+                  if (LJ_UNLIKELY(G(ms->L)->hookmask & LUA_MASKCOUNT)) {\n    \
+                  lua_Hook hook = lua_gethook(ms->L); lua_Debug ar; ar.event = LUA_HOOKCOUNT;\n    \
+                  if (hook) hook(ms->L, &ar);\n    }\n  }\n  /* keeps",
+    },
+    Edit {
         file: "lib_table.c",
         find: "static int sort_comp(lua_State *L, int a, int b)\n{",
         replace: "extern int luar_stack_is_deep(void);\n\
@@ -117,6 +125,15 @@ const EDITS: &[Edit] = &[
                   int luar_stack_is_deep(void) { char here; return &here < luar_stack_floor; }\n\
                   LUA_API void lua_call(lua_State *L, int nargs, int nresults)\n{\n  \
                   if (luar_stack_is_deep()) lj_err_callermsg(L, \"C stack overflow\");",
+    },
+    // An error raised by the hook inside of a reader function ends loading; without this no hook
+    // would run ever after.
+    Edit {
+        file: "lj_load.c",
+        find: "  status = lj_vm_cpcall(L, NULL, &ls, cpparser);",
+        replace: "  {\n    global_State *g = G(L); uint8_t hooks = hook_save(g);\n    \
+                  status = lj_vm_cpcall(L, NULL, &ls, cpparser);\n    \
+                  if (status) hook_restore(g, hooks);\n  }",
     },
     // Plain search in linear time: it runs inside compiled code, where nothing can interrupt it.
     Edit {

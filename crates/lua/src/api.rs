@@ -7,6 +7,7 @@ use sha1::{Digest, Sha1};
 use crate::bridge::{self, context_upvalue, push_plain_error, with_host};
 use crate::context::Context;
 use crate::convert::{bytes_at, push_bytes};
+use crate::interrupt;
 use crate::sys::*;
 use crate::{LogLevel, Protocol, script};
 
@@ -147,7 +148,12 @@ unsafe extern "C-unwind" fn sha1hex(L: *mut lua_State) -> c_int {
         let text = lua_tolstring(L, 1, &mut len);
         let bytes: &[u8] =
             if text.is_null() { b"" } else { std::slice::from_raw_parts(text.cast(), len) };
-        let digits = script::hex(&Sha1::digest(bytes).into());
+        let mut hasher = Sha1::new();
+        for piece in bytes.chunks(1 << 20) {
+            interrupt::poll(L);
+            hasher.update(piece);
+        }
+        let digits = script::hex(&hasher.finalize().into());
         push_bytes(L, &digits);
         1
     }

@@ -91,6 +91,9 @@ struct Packer<'a> {
     order: &'a mut Order,
 }
 
+/// Values after which the interrupt is looked at.
+const VALUES_AT_ONCE: usize = 1024;
+
 impl Packer<'_> {
     /// # Safety
     /// `bits` is live and nothing changes Lua's heap meanwhile; may raise.
@@ -181,12 +184,18 @@ impl Packer<'_> {
                 self.header(len, 0x90, 16, [None, Some(0xdc), Some(0xdd)]);
                 for index in 1..=len {
                     self.value(internals::value_at(table, index), depth + 1);
+                    if index % VALUES_AT_ONCE == 0 {
+                        self.check(0);
+                    }
                 }
                 return;
             }
-            let entries = self.order.collect(table, 0);
+            let entries = self.order.collect(self.L, table, 0);
             self.header(entries.len(), 0x80, 16, [None, Some(0xde), Some(0xdf)]);
             for index in entries.clone() {
+                if index % VALUES_AT_ONCE == 0 {
+                    self.check(0);
+                }
                 let (key, value) = self.order.get(index);
                 self.value(key, depth + 1);
                 self.value(value, depth + 1);
@@ -378,6 +387,9 @@ impl<'a> Unpacker<'a> {
             for index in 1..=len {
                 self.value(depth + 1);
                 lua_rawseti(L, -2, index as c_int);
+                if index % VALUES_AT_ONCE == 0 {
+                    interrupt::poll(L);
+                }
             }
         }
     }
@@ -388,7 +400,10 @@ impl<'a> Unpacker<'a> {
         unsafe {
             self.descend(depth, MANY_VALUES);
             lua_createtable(L, 0, len.min(self.rest.len() / 2) as c_int);
-            for _ in 0..len {
+            for index in 0..len {
+                if index % VALUES_AT_ONCE == 0 {
+                    interrupt::poll(L);
+                }
                 self.value(depth + 1);
                 let key = lua_type(L, -1);
                 let bad = if key == LUA_TNIL {

@@ -43,6 +43,9 @@ pub fn integer_of(value: f64) -> i64 {
     }
 }
 
+/// Elements after which the interrupt is looked at.
+const VALUES_AT_ONCE: c_int = 4096;
+
 // ---- Lua to RESP ------------------------------------------------------------------------------
 
 /// Writes the value on top of the stack as one reply and pops it.
@@ -175,11 +178,17 @@ unsafe fn write_table(
                 break;
             }
             count += 1;
+            if count % VALUES_AT_ONCE == 0 {
+                interrupt::poll(L);
+            }
         }
         write_header(out, b'*', count as usize);
         for index in 1..=count {
             lua_rawgeti(L, -1, index);
             write_reply(L, context, out, client);
+            if index % VALUES_AT_ONCE == 0 {
+                interrupt::poll(L);
+            }
         }
     }
 }
@@ -407,6 +416,9 @@ pub unsafe fn push_reply(L: *mut lua_State, reply: &[u8], at: usize, depth: u32)
                 for index in 1..=count {
                     next = push_reply(L, reply, next, depth + 1);
                     lua_rawseti(L, -2, index as c_int);
+                    if index as c_int % VALUES_AT_ONCE == 0 {
+                        interrupt::poll(L);
+                    }
                 }
                 return next;
             }

@@ -46,16 +46,21 @@ void *luar_new_array(lua_State *L, const TValue *values, MSize count)
   return t;
 }
 
-void *luar_new_object(lua_State *L, const TValue *pairs, MSize count)
+void *luar_new_table(lua_State *L, MSize keys)
 {
-  GCtab *t = lj_tab_new(L, 0, count ? hsize2hbits(count) : 0);
-  MSize i;
+  GCtab *t = lj_tab_new(L, 0, keys ? hsize2hbits(keys) : 0);
   t->nomm = 0; /* It may be made a metatable. */
+  return t;
+}
+
+/* For a table that nothing has marked yet, so there is no barrier. */
+void luar_set_pairs(lua_State *L, GCtab *t, const TValue *pairs, MSize count)
+{
+  MSize i;
   for (i = 0; i < count; i++) {
     TValue *slot = lj_tab_setstr(L, t, strV(&pairs[2 * i]));
     copyTV(L, slot, &pairs[2 * i + 1]);
   }
-  return t;
 }
 
 /* A table with the keys of another one, which has no array part and stays as it is: its nodes are

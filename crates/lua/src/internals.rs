@@ -6,6 +6,7 @@
 
 use std::ffi::c_int;
 
+use crate::interrupt;
 use crate::sys::{lua_State, lua_tolstring, lua_topointer};
 
 /// A value: a double, or a tag in the upper 17 bits and a pointer below.
@@ -228,7 +229,8 @@ unsafe extern "C-unwind" {
     fn luar_value_at(table: *const Table, key: i32) -> Bits;
     fn luar_push_value(L: *mut lua_State, bits: Bits);
     fn luar_new_array(L: *mut lua_State, values: *const Bits, count: u32) -> *mut Table;
-    fn luar_new_object(L: *mut lua_State, pairs: *const Bits, count: u32) -> *mut Table;
+    fn luar_new_table(L: *mut lua_State, keys: u32) -> *mut Table;
+    fn luar_set_pairs(L: *mut lua_State, table: *mut Table, pairs: *const Bits, count: u32);
     fn luar_slots_of(table: *const Table, pairs: *const Bits, count: u32, slots: *mut u8) -> c_int;
     fn luar_new_object_like(
         L: *mut lua_State,
@@ -266,8 +268,19 @@ pub unsafe fn new_array(L: *mut lua_State, values: &[Bits]) -> Bits {
 /// # Safety
 /// As `new_array`.
 pub unsafe fn new_object(L: *mut lua_State, pairs: &[Bits]) -> Bits {
-    // SAFETY: by the caller.
-    unsafe { table_bits(luar_new_object(L, pairs.as_ptr(), (pairs.len() / 2) as u32)) }
+    const PAIRS_AT_ONCE: usize = 16 << 10;
+    let count = (pairs.len() / 2) as u32;
+    // SAFETY: by the caller. Nothing collects the table between the pieces.
+    unsafe {
+        let table = luar_new_table(L, count);
+        for (at, piece) in pairs.chunks(2 * PAIRS_AT_ONCE).enumerate() {
+            if at > 0 {
+                interrupt::poll(L);
+            }
+            luar_set_pairs(L, table, piece.as_ptr(), (piece.len() / 2) as u32);
+        }
+        table_bits(table)
+    }
 }
 
 /// What it takes to make tables with the keys of a given one.

@@ -5,10 +5,15 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use crate::internals::{self, Bits, Table, Value, value_of};
+use crate::sort;
+use crate::sys::lua_State;
 
 /// Tables of up to this many keys at this many depths have their order remembered.
 const SHAPE_KEYS_MAX: usize = 64;
 const SHAPES: usize = 8;
+
+/// Larger tables are sorted with looks at the interrupt.
+const ENTRIES_AT_ONCE: usize = 4096;
 
 #[derive(Clone, Copy)]
 struct Entry {
@@ -29,6 +34,7 @@ struct Shape {
 pub struct Order {
     entries: Vec<Entry>,
     shapes: [Shape; SHAPES],
+    large: [Vec<Entry>; 2],
 }
 
 impl Order {
@@ -43,8 +49,13 @@ impl Order {
     /// Collects a table's entries: numbers first, then strings by their bytes, then the rest.
     ///
     /// # Safety
-    /// The table is live and nothing changes Lua's heap until `release`.
-    pub unsafe fn collect(&mut self, table: *const Table, depth: i32) -> Range<usize> {
+    /// The table is live and nothing changes Lua's heap until `release`; may raise.
+    pub unsafe fn collect(
+        &mut self,
+        L: *mut lua_State,
+        table: *const Table,
+        depth: i32,
+    ) -> Range<usize> {
         let first = self.entries.len();
         let mut all_strings = true;
         // SAFETY: by the caller.
@@ -60,7 +71,7 @@ impl Order {
                 all_strings &= matches!(value_of(key), Value::Str(_));
                 self.entries.push(Entry { key, value });
             }
-            self.sort(first, all_strings, depth);
+            self.sort(L, first, all_strings, depth);
         }
         first..self.entries.len()
     }
@@ -75,9 +86,23 @@ impl Order {
         self.entries.truncate(entries.start);
     }
 
-    unsafe fn sort(&mut self, first: usize, all_strings: bool, depth: i32) {
+    unsafe fn sort(&mut self, L: *mut lua_State, first: usize, all_strings: bool, depth: i32) {
         let entries = &mut self.entries[first..];
         if entries.len() < 2 {
+            return;
+        }
+        if entries.len() > ENTRIES_AT_ONCE {
+            let [values, spare] = &mut self.large;
+            values.clear();
+            values.extend_from_slice(entries);
+            // SAFETY: keys of a live table; the buffers outlive an error raised meanwhile.
+            unsafe {
+                let order = |a: &Entry, b: &Entry| compare(a.key, b.key);
+                let piece = |piece: &mut [Entry]| piece.sort_by(order);
+                sort::sort(L, values, spare, piece, order, |entry| bytes_of(entry.key));
+            }
+            entries.copy_from_slice(values);
+            self.large.iter_mut().for_each(crate::context::shrink);
             return;
         }
         if !all_strings || entries.len() > SHAPE_KEYS_MAX {
@@ -104,6 +129,18 @@ impl Order {
         for (slot, &from) in entries.iter_mut().zip(&shape.order) {
             *slot = unsorted[usize::from(from)];
         }
+    }
+}
+
+/// How many bytes a comparison may have to look at.
+///
+/// # Safety
+/// A live value.
+unsafe fn bytes_of(key: Bits) -> usize {
+    match value_of(key) {
+        // SAFETY: by the caller.
+        Value::Str(string) => unsafe { internals::string_bytes(string).len() },
+        _ => 0,
     }
 }
 

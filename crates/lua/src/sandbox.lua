@@ -9,7 +9,8 @@ local _G = _G
 local collectgarbage, error, getmetatable, load, loadstring, next, pairs, pcall, rawget, rawset,
   select, setmetatable, tostring, type, xpcall = collectgarbage, error, getmetatable, load,
   loadstring, next, pairs, pcall, rawget, rawset, select, setmetatable, tostring, type, xpcall
-local floor, insert, foreach, sort = math.floor, table.insert, table.foreach, table.sort
+local floor, insert, foreach, sort, concat, sub =
+  math.floor, table.insert, table.foreach, table.sort, table.concat, string.sub
 
 local real = {} -- proxy to the table behind it
 local face = {} -- hidden table to what scripts may see of it
@@ -239,6 +240,21 @@ function globals.table.sort(...)
   return sort(...)
 end
 
+-- Long lists in pieces, so that it can be interrupted.
+function globals.table.concat(...)
+  local list, separator = ...
+  if type(list) == "table" and select("#", ...) < 3 and #list > 65536
+    and (separator == nil or type(separator) == "string") then
+    local pieces, last = {}, #list
+    for first = 1, last, 32768 do
+      local next = first + 32767
+      pieces[#pieces + 1] = concat(list, separator, first, next < last and next or last)
+    end
+    return concat(pieces, separator)
+  end
+  return concat(...)
+end
+
 function globals.table.foreach(table, ...)
   return foreach(real[table] and copy(real[table]) or table, ...)
 end
@@ -307,6 +323,15 @@ function globals.loadstring(...)
   if kind ~= "string" and kind ~= "number" then
     error("bad argument #1 to 'loadstring' (string expected, got " .. kind .. ")", 2)
   end
+  -- The parser cannot be interrupted, but what it reads from can.
+  if kind == "string" and #text > 1048576 then
+    local at = 1
+    return load(function()
+      local piece = sub(text, at, at + 65535)
+      at = at + 65536
+      return piece
+    end, name or text, "t")
+  end
   return loadstring(text, name, "t")
 end
 
@@ -315,6 +340,15 @@ function globals.collectgarbage(option, argument)
     return 0
   elseif option == "setpause" or option == "setstepmul" then
     return 200
+  end
+  if (option == nil or option == "collect") and collectgarbage("count") > 16384 then
+    -- In steps, so that it can be interrupted; the second cycle takes what the first one, begun
+    -- halfway, has left.
+    for _ = 1, 2 do
+      repeat
+      until collectgarbage("step", 1024)
+    end
+    return 0
   end
   return collectgarbage(option, argument)
 end

@@ -131,8 +131,8 @@ unsafe fn sort_strings(L: *mut lua_State, buffers: &mut [Vec<Text>; 2], list: &m
 /// Sorts pieces of bounded cost, then merges them, with looks at the interrupt in between.
 ///
 /// # Safety
-/// May raise.
-unsafe fn sort<T: Copy>(
+/// May raise; the buffers must be owned by somebody who outlives that.
+pub unsafe fn sort<T: Copy>(
     L: *mut lua_State,
     values: &mut Vec<T>,
     spare: &mut Vec<T>,

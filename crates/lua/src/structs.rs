@@ -5,6 +5,7 @@ use std::ffi::c_int;
 use crate::bridge::{self, context_upvalue};
 use crate::context::Context;
 use crate::convert::{bytes_at, integer_of, push_bytes};
+use crate::interrupt;
 use crate::raise;
 use crate::sys::*;
 
@@ -37,7 +38,11 @@ struct Format<'a> {
     at: usize,
     big_endian: bool,
     align: usize,
+    /// Options until the interrupt is looked at.
+    countdown: u32,
 }
+
+const OPTIONS_AT_ONCE: u32 = 4096;
 
 impl<'a> Format<'a> {
     /// The format in the first argument; a NUL ends it.
@@ -48,13 +53,20 @@ impl<'a> Format<'a> {
             bytes_at(L, 1)
         };
         let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
-        Format { L, text, at: 0, big_endian: cfg!(target_endian = "big"), align: 1 }
+        let big_endian = cfg!(target_endian = "big");
+        Format { L, text, at: 0, big_endian, align: 1, countdown: OPTIONS_AT_ONCE }
     }
 
     /// The next option and its size; None at the end.
     unsafe fn next(&mut self) -> Option<(u8, usize)> {
         let option = *self.text.get(self.at)?;
         self.at += 1;
+        self.countdown -= 1;
+        if self.countdown == 0 {
+            self.countdown = OPTIONS_AT_ONCE;
+            // SAFETY: may raise; nothing with a destructor is held.
+            unsafe { interrupt::poll(self.L) };
+        }
         // SAFETY: may raise; nothing with a destructor is held.
         let size = unsafe {
             match option {

@@ -173,16 +173,21 @@ impl Decoder<'_> {
     }
 
     /// Gathers a value; what is gathered counts against the script's memory.
+    #[inline]
     fn keep(&mut self, value: Bits) -> Result<(), Failure> {
-        if self.buffers.values.len() * size_of::<Bits>() > self.limit_bytes {
-            return Err(Failure::Memory);
-        }
         self.buffers.values.push(value);
         self.countdown -= 1;
-        if self.countdown == 0 {
-            self.countdown = VALUES_AT_ONCE;
-            // SAFETY: this may raise; the frames up to `decode` hold no destructors.
-            unsafe { interrupt::poll(self.L) };
+        if self.countdown == 0 { self.pause() } else { Ok(()) }
+    }
+
+    /// Between two of many values: memory, and whether the script was killed.
+    #[cold]
+    fn pause(&mut self) -> Result<(), Failure> {
+        self.countdown = VALUES_AT_ONCE;
+        // SAFETY: this may raise; the frames up to `decode` hold no destructors.
+        unsafe { interrupt::poll(self.L) };
+        if self.buffers.values.len() * size_of::<Bits>() > self.limit_bytes {
+            return Err(Failure::Memory);
         }
         Ok(())
     }
@@ -261,6 +266,10 @@ impl Decoder<'_> {
                 }
             }
             let table = internals::new_object(self.L, pairs);
+            if count > REMEMBERED_KEYS {
+                (model.table, model.likeness) = (None, None);
+                return table;
+            }
             model.keys.truncate(count);
             // A key with escapes is not among those remembered.
             let mut keys = model.keys.iter().zip(pairs.chunks_exact(2));
@@ -382,7 +391,13 @@ impl Decoder<'_> {
             self.buffers.text.extend_from_slice(&self.text[from..end]);
             match self.text[end] {
                 b'"' => break,
-                b'\\' => from = end + self.escape(end, what)?,
+                b'\\' => {
+                    from = end + self.escape(end, what)?;
+                    self.countdown -= 1;
+                    if self.countdown == 0 {
+                        self.pause()?;
+                    }
+                }
                 _ => {
                     return Err(Failure::Expected {
                         what,

@@ -15,7 +15,7 @@ use crate::{interrupt, number, raise};
 /// Doubles up to here are all whole numbers without gaps.
 pub const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// Strings longer than this are followed by a look at the interrupt.
+/// Longer strings are written in pieces, with a look at the interrupt after each.
 const LONG_STRING_BYTES: usize = 64 << 10;
 
 #[derive(Default)]
@@ -135,11 +135,26 @@ impl Encoder<'_> {
             if self.buffers.out.len() + len > self.limit_bytes {
                 return Err(Failure::Memory);
             }
-            write_string(&mut self.buffers.out, string);
             if len > LONG_STRING_BYTES {
-                self.check()?;
+                return self.long_string(internals::string_bytes(string));
             }
+            write_string(&mut self.buffers.out, string);
         }
+        Ok(())
+    }
+
+    /// # Safety
+    /// As `value`.
+    unsafe fn long_string(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.buffers.out.push(b'"');
+        for piece in bytes.chunks(LONG_STRING_BYTES) {
+            let plain = plain_prefix(piece);
+            self.buffers.out.extend_from_slice(&piece[..plain]);
+            write_with_escapes(&mut self.buffers.out, &piece[plain..]);
+            // SAFETY: by the caller.
+            unsafe { self.check()? };
+        }
+        self.buffers.out.push(b'"');
         Ok(())
     }
 
@@ -287,7 +302,7 @@ impl Encoder<'_> {
             }
         }
         // SAFETY: by the caller.
-        let entries = unsafe { self.order.collect(table, depth) };
+        let entries = unsafe { self.order.collect(self.L, table, depth) };
         self.buffers.out.push(b'{');
         for index in entries.clone() {
             let (key, value) = self.order.get(index);
@@ -309,7 +324,12 @@ impl Encoder<'_> {
             }
             self.buffers.out.push(b':');
             // SAFETY: by the caller.
-            unsafe { self.value(value, depth)? };
+            unsafe {
+                self.value(value, depth)?;
+                if index % 4096 == 0 {
+                    self.check()?;
+                }
+            }
         }
         self.buffers.out.push(b'}');
         self.order.release(entries);

@@ -7,6 +7,7 @@ use crate::internals::{self, Bits, Node, Value, value_of};
 /// Larger objects, and those that lie deeper than there are shapes, are written without.
 pub const NODES_MAX: usize = 64;
 pub const DEPTHS: usize = 8;
+const KEY_BYTES_MAX: usize = 1024;
 
 #[derive(Default)]
 pub struct Shape {
@@ -30,7 +31,7 @@ impl Shape {
             && nodes.iter().zip(&self.keys).all(|(node, &key)| key_of(node) == key)
     }
 
-    /// Takes on the shape of this object; false if a key is no string.
+    /// Takes on the shape of this object; false if a key is no string, or a long one.
     ///
     /// # Safety
     /// The nodes are those of a live table, of at most `NODES_MAX`.
@@ -41,7 +42,13 @@ impl Shape {
         for (at, node) in nodes.iter().enumerate() {
             match value_of(key_of(node)) {
                 Value::Nil => {}
-                Value::Str(_) => self.order.push((at as u8, 0)),
+                Value::Str(key) => {
+                    // SAFETY: the key of a live table.
+                    if unsafe { internals::string_bytes(key) }.len() > KEY_BYTES_MAX {
+                        return false;
+                    }
+                    self.order.push((at as u8, 0));
+                }
                 _ => return false,
             }
         }
