@@ -310,3 +310,48 @@ fn the_cookbook_is_clean() {
     }
     assert!(count > 20, "{count}");
 }
+
+/// Pieces of the cookbook in random order and number: whatever comes out, a check ends, and its
+/// findings point into the source.
+#[test]
+fn any_source_can_be_checked() {
+    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
+    println!("seed {seed}");
+    let mut state = seed;
+    let mut below = |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % bound as u64) as usize
+    };
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/scripts");
+    let mut texts: Vec<Vec<u8>> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
+        .collect();
+    texts.sort();
+    let mut checker = Checker::default();
+    let mut compiled = 0;
+    for _ in 0..2000 {
+        let mut text = texts[below(texts.len())].clone();
+        for _ in 0..1 + below(3) {
+            let other = &texts[below(texts.len())];
+            let from = below(other.len());
+            let to = from + below((other.len() - from).min(40));
+            let at = below(text.len());
+            let end = if below(2) == 0 { at } else { (at + below(10)).min(text.len()) };
+            text.splice(at..end, other[from..to].iter().copied());
+            if text.is_empty() || below(8) == 0 {
+                text.push(below(256) as u8);
+            }
+        }
+        let found = checker.check(&text);
+        compiled += usize::from(found.iter().all(|found| found.rule.name() != "syntax"));
+        let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
+        for found in found {
+            let width = lines.get(found.line - 1).map_or(0, |line| line.len() + 1);
+            assert!((1..=width).contains(&found.column), "seed {seed}: {found:?}");
+        }
+    }
+    assert!(compiled > 100, "seed {seed}: only {compiled} compiled");
+}
