@@ -40,6 +40,7 @@ texts! {
     MIN_MAX_LEX = "ERR min or max not valid string range item";
     LIMIT_ALONE = "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX";
     OOM = "OOM command not allowed when used memory > 'maxmemory'.";
+    STOPPED = "ERR the command was stopped with its script";
     NO_AUTH = "NOAUTH Authentication required.";
     NO_SCRIPT = "NOSCRIPT No matching script. Please use EVAL.";
 }

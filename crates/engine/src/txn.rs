@@ -88,6 +88,8 @@ pub struct Txn<'e> {
     pub(crate) no_touch: bool,
     /// While it records: what puts everything back.
     pub(crate) undo: Option<Box<Recorder>>,
+    /// The script it belongs to, as a number that others can stop; 0 for none.
+    run: u64,
     locked: bool,
 }
 
@@ -126,6 +128,7 @@ impl<'e> Txn<'e> {
             effects: Effects::default(),
             no_touch: false,
             undo: None,
+            run: 0,
             locked: true,
         })
     }
@@ -255,6 +258,18 @@ impl<'e> Txn<'e> {
 
     pub fn set_no_touch(&mut self, no_touch: bool) {
         self.no_touch = no_touch;
+    }
+
+    /// From here on the transaction belongs to this run of a script; 0 to none.
+    pub fn set_run(&mut self, run: u64) {
+        self.run = run;
+    }
+
+    /// Whether the script is to end, killed or past its deadline. Commands look here in loops
+    /// that can take more than a few ms, and give up with an error.
+    #[inline]
+    pub fn should_stop(&self) -> bool {
+        self.run != 0 && self.worker.is_stopped(self.run)
     }
 
     pub fn limits(&self) -> &'e data::Limits {

@@ -46,6 +46,8 @@ pub struct Worker {
     pub rng: RefCell<fastrand::Rng>,
     /// An undo log that was used and emptied, for the next transaction that records.
     pub(crate) spare_log: Cell<Option<Box<Recorder>>>,
+    /// The run that somebody wants to end; see [`Txn::set_run`](crate::Txn::set_run).
+    stopped_run: Arc<AtomicU64>,
 }
 
 impl Worker {
@@ -56,7 +58,17 @@ impl Worker {
             stats,
             rng: RefCell::new(fastrand::Rng::new()),
             spare_log: Cell::default(),
+            stopped_run: Arc::default(),
         }
+    }
+
+    /// The same with the place where others write which of its runs is to end.
+    pub fn stopped_by(self, stopped_run: Arc<AtomicU64>) -> Worker {
+        Worker { stopped_run, ..self }
+    }
+
+    pub(crate) fn is_stopped(&self, run: u64) -> bool {
+        self.stopped_run.load(Ordering::Relaxed) == run
     }
 
     pub fn random(&self) -> u64 {

@@ -74,6 +74,8 @@ pub struct Context {
     pub error_text: Vec<u8>,
     pub error_source: Vec<u8>,
     pub error_line: i32,
+    /// Lines from where the function of that place was called, innermost first.
+    pub error_callers: Vec<i32>,
     /// Recursion of our own functions ends when the machine's stack has grown down to here.
     pub stack_floor: usize,
     pub meter: Meter,
@@ -108,6 +110,7 @@ impl Context {
             error_text: Vec::new(),
             error_source: Vec::new(),
             error_line: 0,
+            error_callers: Vec::new(),
             stack_floor: 0,
             meter: Meter::new(memory_limit_bytes),
             scratch: Vec::new(),

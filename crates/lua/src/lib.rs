@@ -70,6 +70,11 @@ pub trait Host {
     /// Called between two instructions after [`Interrupter::request`].
     fn tick(&mut self) -> Tick;
 
+    /// Why `tick` answered Kill: the error text that the client gets. Asked once the run is over.
+    fn kill_reason(&self) -> String {
+        String::from_utf8_lossy(interrupt::KILLED_TEXT).into_owned()
+    }
+
     /// `redis.set_repl`: whether the effects of further calls go to the AOF and to replicas.
     fn set_repl(&mut self, aof: bool, replicas: bool) {
         let _ = (aof, replicas);

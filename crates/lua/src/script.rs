@@ -15,6 +15,8 @@ pub struct Flags {
     pub allow_stale: bool,
     pub no_cluster: bool,
     pub allow_cross_slot_keys: bool,
+    /// `deadline=50`, ours: the script ends by itself after so many ms; 0 for never.
+    pub deadline_ms: Option<u64>,
 }
 
 /// Immutable, so shared between threads freely. The bytecode was made by `Vm::compile` and
@@ -25,17 +27,19 @@ pub struct Script {
     sha_hex: [u8; 40],
     source: Box<[u8]>,
     flags: Flags,
+    name: Option<Box<str>>,
     bytecode: Box<[u8]>,
 }
 
 impl Script {
-    pub(crate) fn new(source: &[u8], flags: Flags, bytecode: Vec<u8>) -> Script {
+    pub(crate) fn new(source: &[u8], head: Head<'_>, bytecode: Vec<u8>) -> Script {
         let sha = sha_of(source);
         Script {
             sha,
             sha_hex: hex(&sha),
             source: source.into(),
-            flags,
+            flags: head.flags,
+            name: head.name.or_else(|| name_in_comment(source)).map(String::into_boxed_str),
             bytecode: bytecode.into_boxed_slice(),
         }
     }
@@ -58,9 +62,15 @@ impl Script {
         self.flags
     }
 
+    /// What its author calls it: `#!lua name=x` or `-- @name x`.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     /// Bytes this script keeps on the Rust side.
     pub fn used_bytes(&self) -> usize {
-        std::mem::size_of::<Script>() + self.source.len() + self.bytecode.len()
+        let name = self.name.as_ref().map_or(0, |name| name.len());
+        std::mem::size_of::<Script>() + self.source.len() + self.bytecode.len() + name
     }
 
     pub(crate) fn bytecode(&self) -> &[u8] {
@@ -82,12 +92,47 @@ pub(crate) fn hex(sha: &Sha) -> [u8; 40] {
     text
 }
 
-/// Splits a source into its flags and the text the compiler gets: the shebang line goes, its
-/// newline stays, so that line numbers in errors count it.
-pub(crate) fn split_shebang(source: &[u8]) -> Result<(Flags, &[u8]), Vec<u8>> {
-    let mut flags = Flags::default();
+/// What the first line of a source says, and the text the compiler gets: the shebang line goes,
+/// its newline stays, so that line numbers in errors count it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Head<'s> {
+    pub flags: Flags,
+    pub name: Option<String>,
+    pub text: &'s [u8],
+}
+
+/// Longer names are cut.
+const NAME_CHARS_MAX: usize = 64;
+
+/// A name as it may stand in replies and logs; `None` if nothing is left of it.
+fn clean_name(name: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(name);
+    let is_fine = |char: &char| !char.is_control() && !char.is_whitespace();
+    let name: String = text.chars().filter(is_fine).take(NAME_CHARS_MAX).collect();
+    (!name.is_empty()).then_some(name)
+}
+
+/// The name in a line `-- @name x` among the comments that the source begins with.
+fn name_in_comment(source: &[u8]) -> Option<String> {
+    for (number, line) in source.split(|&byte| byte == b'\n').enumerate() {
+        let line = line.trim_ascii();
+        if line.is_empty() || (number == 0 && line.starts_with(b"#!")) {
+            continue;
+        }
+        let comment = line.strip_prefix(b"--")?.trim_ascii_start();
+        if let Some(name) = comment.strip_prefix(b"@name")
+            && name.first().is_some_and(u8::is_ascii_whitespace)
+        {
+            return clean_name(name);
+        }
+    }
+    None
+}
+
+pub(crate) fn split_shebang(source: &[u8]) -> Result<Head<'_>, Vec<u8>> {
+    let (mut flags, mut name) = (Flags::default(), None);
     if !source.starts_with(b"#!") {
-        return Ok((flags, source));
+        return Ok(Head { flags, name, text: source });
     }
     let Some(end) = source.iter().position(|&byte| byte == b'\n') else {
         return Err(b"ERR Invalid script shebang".to_vec());
@@ -101,6 +146,18 @@ pub(crate) fn split_shebang(source: &[u8]) -> Result<(Flags, &[u8]), Vec<u8>> {
     }
     flags.declared = true;
     for part in &parts[1..] {
+        if let Some(value) = part.strip_prefix(b"name=") {
+            name = clean_name(value);
+            continue;
+        }
+        if let Some(value) = part.strip_prefix(b"deadline=") {
+            let digits = std::str::from_utf8(value).ok().filter(|text| !text.starts_with('+'));
+            let Some(ms) = digits.and_then(|digits| digits.parse().ok()) else {
+                return Err([b"ERR Invalid deadline in script shebang: ", value].concat());
+            };
+            flags.deadline_ms = Some(ms);
+            continue;
+        }
         let Some(names) = part.strip_prefix(b"flags=") else {
             return Err([b"ERR Unknown lua shebang option: ", part.as_slice()].concat());
         };
@@ -118,7 +175,7 @@ pub(crate) fn split_shebang(source: &[u8]) -> Result<(Flags, &[u8]), Vec<u8>> {
             }
         }
     }
-    Ok((flags, &source[end..]))
+    Ok(Head { flags, name, text: &source[end..] })
 }
 
 /// Words of a shebang line by the rules of Redis's command lines: blanks separate, quotes of
@@ -162,8 +219,9 @@ mod tests {
 
     #[test]
     fn shebang_lines() {
-        assert_eq!(split_shebang(b"return 1"), Ok((Flags::default(), &b"return 1"[..])));
-        let (flags, text) =
+        let plain = split_shebang(b"return 1").unwrap();
+        assert_eq!((plain.flags, plain.text), (Flags::default(), &b"return 1"[..]));
+        let Head { flags, text, .. } =
             split_shebang(b"#!lua flags=no-writes,allow-oom flags=no-cluster\nreturn 1").unwrap();
         let expected = Flags {
             declared: true,
@@ -173,13 +231,27 @@ mod tests {
             ..Flags::default()
         };
         assert_eq!((flags, text), (expected, &b"\nreturn 1"[..]));
-        assert!(split_shebang(b"#!lua flags=\n").unwrap().0.declared);
-        assert!(split_shebang(b"#!lua flags=\"allow-stale\"\n").unwrap().0.allow_stale);
+        assert!(split_shebang(b"#!lua flags=\n").unwrap().flags.declared);
+        assert!(split_shebang(b"#!lua flags=\"allow-stale\"\n").unwrap().flags.allow_stale);
         assert_eq!(error_of(b"#!lua"), "ERR Invalid script shebang");
         assert_eq!(error_of(b"#!luax\n"), "ERR Unexpected engine in script shebang: #!luax");
         assert_eq!(error_of(b"#!lua x=1\n"), "ERR Unknown lua shebang option: x=1");
         assert_eq!(error_of(b"#!lua flags=a\n"), "ERR Unexpected flag in script shebang: a");
         assert_eq!(error_of(b"#!lua 'a\n"), "ERR Invalid engine in script shebang");
+    }
+
+    #[test]
+    fn names_and_deadlines() {
+        let head = split_shebang(b"#!lua name=limiter deadline=50\n").unwrap();
+        assert_eq!((head.name.as_deref(), head.flags.deadline_ms), (Some("limiter"), Some(50)));
+        assert_eq!(error_of(b"#!lua deadline=+5\n"), "ERR Invalid deadline in script shebang: +5");
+        assert_eq!(error_of(b"#!lua deadline=\n"), "ERR Invalid deadline in script shebang: ");
+        let named = |source: &[u8]| name_in_comment(source);
+        assert_eq!(named(b"-- Counts.\n--  @name  counter \nreturn 1"), Some("counter".into()));
+        assert_eq!(named(b"#!lua\n\n-- @name a"), Some("a".into()));
+        assert_eq!(named(b"return 1\n-- @name late"), None);
+        assert_eq!(named(b"-- @named a"), None);
+        assert_eq!(named(b"-- @name\n"), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use crate::bridge::{self, context_upvalue};
 use crate::context::{self, Context, RunArgs};
 use crate::convert::{self, bytes_at, push_bytes};
-use crate::interrupt::{CONTEXT_KEY, Interrupter, Interruptible, KILLED_TEXT};
+use crate::interrupt::{CONTEXT_KEY, Interrupter, Interruptible};
 use crate::script::{self, Script, Sha};
 use crate::sys::*;
 use crate::{Host, Protocol, alloc, internals};
@@ -108,7 +108,8 @@ impl Vm {
 
     /// Checks a source and compiles it; errors are complete error texts without the leading `-`.
     pub fn compile(&mut self, source: &[u8]) -> Result<Script, Vec<u8>> {
-        let (flags, text) = script::split_shebang(source)?;
+        let head = script::split_shebang(source)?;
+        let text = head.text;
         self.prepare();
         let bytecode = self.bytecode(text, true).or_else(|failure| {
             // Only a main chunk compiled with `...` can use it; few scripts do.
@@ -119,7 +120,7 @@ impl Vm {
             }
         });
         match bytecode {
-            Ok(bytecode) => Ok(Script::new(source, flags, bytecode)),
+            Ok(bytecode) => Ok(Script::new(source, head, bytecode)),
             Err(failure) => {
                 Err([b"ERR Error compiling script (new function): ", failure.as_slice()].concat())
             }
@@ -187,6 +188,7 @@ impl Vm {
             (*context).meter.relax();
             (*context).cjson.reset();
             (*context).error_line = 0;
+            (*context).error_callers.clear();
             let here = context::stack_place();
             (*context).stack_floor = here.saturating_sub(context::RECURSION_STACK_BYTES);
             let floor = here.saturating_sub(context::CALL_STACK_BYTES);
@@ -221,33 +223,36 @@ impl Vm {
         };
         if outcome != Outcome::Ok {
             out.truncate(place);
-            self.write_failure(script, outcome, status, out);
+            let text = match outcome {
+                Outcome::Killed => host.kill_reason().into_bytes(),
+                Outcome::OutOfMemory => b"ERR not enough memory".to_vec(),
+                // SAFETY: no Lua code runs now; the context is ours alone.
+                _ if status == LUA_ERRRUN => unsafe { (*self.context).error_text.clone() },
+                _ => b"ERR error in error handling".to_vec(),
+            };
+            self.write_failure(script, text, out);
         }
         self.spent = matches!(outcome, Outcome::Killed | Outcome::OutOfMemory);
         outcome
     }
 
-    fn write_failure(
-        &mut self,
-        script: &Script,
-        outcome: Outcome,
-        status: c_int,
-        out: &mut Vec<u8>,
-    ) {
+    fn write_failure(&mut self, script: &Script, mut text: Vec<u8>, out: &mut Vec<u8>) {
         // SAFETY: no Lua code runs now; the context is ours alone.
         let context = unsafe { &*self.context };
-        let mut text = match outcome {
-            Outcome::Killed => KILLED_TEXT.to_vec(),
-            Outcome::OutOfMemory => b"ERR not enough memory".to_vec(),
-            _ if status == LUA_ERRRUN => context.error_text.clone(),
-            _ => b"ERR error in error handling".to_vec(),
-        };
         text.extend_from_slice(b" script: ");
         text.extend_from_slice(script.sha_hex().as_bytes());
         if context.error_line > 0 {
             text.extend_from_slice(b", on ");
             text.extend_from_slice(&context.error_source);
             text.extend_from_slice(format!(":{}.", context.error_line).as_bytes());
+            // Behind what Redis says, and only for scripts that have a name.
+            if let Some(name) = script.name() {
+                let place = format!(" {name}:{}", context.error_line);
+                text.extend_from_slice(place.as_bytes());
+                for line in &context.error_callers {
+                    text.extend_from_slice(format!(" < {line}").as_bytes());
+                }
+            }
         }
         convert::write_error(out, &text);
     }
@@ -551,20 +556,34 @@ unsafe extern "C-unwind" fn handler(L: *mut lua_State) -> c_int {
     }
 }
 
-/// Finds the innermost function of the script's own text on the stack.
+/// Callers that an error names beside its own place.
+const CALLERS_MAX: usize = 8;
+
+/// Finds the innermost function of the script's own text on the stack, and who called it.
 unsafe fn note_place(L: *mut lua_State, context: *mut Context) {
     // SAFETY: lua_Debug is plain data that LuaJIT fills; the source lives with its function.
     unsafe {
         let mut ar: lua_Debug = std::mem::zeroed();
         let mut level = 0;
+        let mut is_found = false;
         while lua_getstack(L, level, &mut ar) != 0 {
             level += 1;
             lua_getinfo(L, c"Sl".as_ptr(), &mut ar);
             let source = CStr::from_ptr(ar.source);
-            if ar.currentline > 0 && source != INTERNAL_CHUNK {
+            if ar.currentline <= 0 || source == INTERNAL_CHUNK {
+                continue;
+            }
+            if !is_found {
+                is_found = true;
+                (*context).error_callers.clear();
                 (*context).error_source.clear();
                 (*context).error_source.extend_from_slice(source.to_bytes());
                 (*context).error_line = ar.currentline;
+                continue;
+            }
+            let callers = &mut (*context).error_callers;
+            callers.push(ar.currentline);
+            if callers.len() == CALLERS_MAX {
                 return;
             }
         }

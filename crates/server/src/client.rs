@@ -166,6 +166,8 @@ pub struct Transaction {
     pub is_open: bool,
     /// A command could not be queued: EXEC will be refused.
     pub is_broken: bool,
+    /// MULTI ROLLBACK: the first error undoes all.
+    pub undoes: bool,
     pub queued: Vec<Queued>,
     pub queued_bytes: usize,
     pub watch: Arc<Watch>,

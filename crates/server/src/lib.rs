@@ -17,6 +17,7 @@ pub mod log;
 mod look_ahead;
 pub mod mailbox;
 pub mod memory;
+mod outbox;
 mod process;
 mod pubsub;
 mod rates;

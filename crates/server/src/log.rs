@@ -54,9 +54,13 @@ fn open(path: &Path) -> std::io::Result<File> {
     File::options().create(true).append(true).open(path)
 }
 
+pub fn is_written(level: Level) -> bool {
+    level as u8 >= LEVEL.load(Ordering::Relaxed)
+}
+
 /// Writes one line. A log that cannot be written is not worth stopping for.
 pub fn write(level: Level, text: Arguments<'_>) {
-    if (level as u8) < LEVEL.load(Ordering::Relaxed) {
+    if !is_written(level) {
         return;
     }
     let mark = match level {

@@ -63,7 +63,8 @@ pub struct Shift {
 impl Shift {
     fn new(server: &Server, id: usize, config: Arc<Config>) -> Shift {
         let settings = Arc::new(crate::settings::of(&config));
-        let worker = engine::Worker::new(id, settings, server.engine.stats(id));
+        let worker = engine::Worker::new(id, settings, server.engine.stats(id))
+            .stopped_by(server.scripts.watch.stopped_run(id));
         Shift { worker, config }
     }
 }
@@ -158,7 +159,7 @@ pub struct WorkerLoop {
     spans: RefCell<Vec<Span>>,
     spare_buffers: RefCell<Vec<Vec<u8>>>,
     /// Messages published by the transaction that runs now.
-    pub outbox: RefCell<Vec<crate::session::pubsub::Publication>>,
+    pub outbox: RefCell<crate::outbox::Outbox>,
     /// What MONITOR is to be shown of the script that runs now, once it is sure that it need not
     /// run again.
     pub held_lines: RefCell<Option<Vec<Arc<[u8]>>>>,

@@ -55,6 +55,8 @@ const OURS: &[(&str, &str)] = &[
     ("lua-memory-limit", "ours"),
     ("script-jit", "ours"),
     ("script-atomicity", "ours"),
+    ("script-undo-limit", "ours"),
+    ("script-deadline", "ours"),
     ("set-max-listpack-entries", "Redis 7.2"),
     ("set-max-listpack-value", "Redis 7.2"),
     ("locale-collate", "Redis 7.2"),

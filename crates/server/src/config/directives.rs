@@ -174,6 +174,14 @@ directives! {
         MUTABLE.then(Effect::Scripts);
     /// Whether scripts are compiled to machine code.
     script_jit: bool = "script-jit", "yes", (), IMMUTABLE;
+    /// Whether a script that fails leaves nothing behind, or what it wrote, as in Redis.
+    script_atomicity: ScriptAtomicity = "script-atomicity", "rollback", (),
+        MUTABLE.then(Effect::Scripts);
+    /// How much memory the undo log of one script may take, in bytes.
+    script_undo_limit_bytes: u64 = "script-undo-limit", "256mb", memory(0, LONG),
+        MUTABLE.then(Effect::Scripts);
+    /// A script that runs for longer ends by itself; 0 lets it run.
+    script_deadline_ms: u64 = "script-deadline", "0", long(0), MUTABLE.then(Effect::Scripts);
 
     // Network.
     bind: Words = "bind", "127.0.0.1 -::1", addresses, MUTABLE.then(Effect::Listen);
@@ -278,8 +286,6 @@ directives! {
     activerehashing: bool = "activerehashing", "yes", (), MUTABLE;
 
     // Scripts.
-    script_atomicity: ScriptAtomicity = "script-atomicity", "rollback", (),
-        MUTABLE.then(Effect::Scripts);
     busy_reply_threshold_ms: u64 = "busy-reply-threshold" | "lua-time-limit", "5000", long(0),
         MUTABLE.then(Effect::Scripts);
 

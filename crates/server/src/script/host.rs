@@ -2,7 +2,7 @@
 //! a client's command. Made by `script::run` for one run; knows nothing of caches and VMs.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use command::{Blocking, Error, flag};
 use engine::{Plan, Txn};
@@ -12,12 +12,34 @@ use resp::{Protocol, Reply};
 use crate::client::Client;
 use crate::dispatch;
 use crate::log::Level;
+use crate::outbox::Mark;
 use crate::request::Origin;
 use crate::table::{Registered, table};
 use crate::worker::{Shift, WorkerLoop};
 
 /// How long a script waits for a lock it did not declare: others may wait for its own.
 const EXTEND_PATIENCE: Duration = Duration::from_micros(100);
+/// Why a script ends before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Killed,
+    /// After so many ms.
+    Deadline(u64),
+    /// It would take more memory than this to undo it.
+    UndoLimit(usize),
+}
+
+impl End {
+    pub fn text(self) -> String {
+        match self {
+            End::Killed => "ERR Script killed by user with SCRIPT KILL...".into(),
+            End::Deadline(ms) => format!("ERR Script ended by its deadline of {ms} ms"),
+            End::UndoLimit(bytes) => {
+                format!("ERR Script changes more than script-undo-limit ({bytes} bytes) can undo")
+            }
+        }
+    }
+}
 
 /// What a running script sees of the server.
 pub(super) struct ScriptHost<'h, 'e> {
@@ -28,6 +50,14 @@ pub(super) struct ScriptHost<'h, 'e> {
     pub read_only: bool,
     pub refuse_oom: bool,
     pub has_written: bool,
+    /// What it had said when it first wrote.
+    pub written_from: Option<Mark>,
+    /// What it does can be rolled back, within this many bytes.
+    pub undo_limit_bytes: Option<usize>,
+    /// When it is to end by itself, and after how many ms that is.
+    pub deadline: Option<(Instant, u64)>,
+    /// It is over, though it may not have noticed yet.
+    pub end: Option<End>,
     /// An error reply of a call went into the statistics.
     pub has_counted_error: bool,
     /// It could not have a lock: whatever it still does is for nothing.
@@ -35,6 +65,24 @@ pub(super) struct ScriptHost<'h, 'e> {
 }
 
 impl ScriptHost<'_, '_> {
+    /// Ends the script if it has been stopped.
+    fn look_at_end(&mut self) -> Option<End> {
+        if self.end.is_none() && (self.txn.should_stop() || self.lp.server.is_shutting_down()) {
+            let late = self.deadline.filter(|(at, _)| Instant::now() >= *at);
+            self.end = Some(late.map_or(End::Killed, |(_, ms)| End::Deadline(ms)));
+        }
+        self.end
+    }
+
+    /// Ends the script if undoing it would take too much memory.
+    fn look_at_undo_limit(&mut self) {
+        let Some(limit_bytes) = self.undo_limit_bytes else { return };
+        if self.txn.undo_bytes() + self.lp.outbox.borrow().bytes() > limit_bytes {
+            self.end.get_or_insert(End::UndoLimit(limit_bytes));
+            self.lp.server.scripts.watch.stop(self.lp.id);
+        }
+    }
+
     /// Why a script may not run this command now.
     fn refusal(&self, command: &Registered) -> Option<Error> {
         let row = command.row;
@@ -66,6 +114,10 @@ impl Host for ScriptHost<'_, '_> {
     }
 
     fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, reply: &mut Vec<u8>) {
+        if let Some(end) = self.look_at_end() {
+            Reply::new(reply, protocol).error(&end.text());
+            return;
+        }
         let mut command = &table().all[command as usize];
         if !command.subcommands.is_empty() || !command.row.accepts(args.len()) {
             command = match table().find(args) {
@@ -93,7 +145,8 @@ impl Host for ScriptHost<'_, '_> {
         }
         if command.row.has(flag::WRITE) && !self.has_written {
             self.has_written = true;
-            if !self.txn.is_recording() {
+            self.written_from = Some(self.lp.outbox.borrow().mark());
+            if self.undo_limit_bytes.is_none() {
                 self.lp.server.scripts.watch.note_write(self.lp.id);
             }
         }
@@ -114,6 +167,12 @@ impl Host for ScriptHost<'_, '_> {
         );
         debug_assert!(wait.is_none(), "nothing waits inside a script");
         let failed = reply.first() == Some(&b'-');
+        if failed && let Some(end) = self.look_at_end() {
+            // The command may have given up in the middle.
+            reply.clear();
+            Reply::new(reply, protocol).error(&end.text());
+        }
+        self.look_at_undo_limit();
         self.has_counted_error |= failed;
         self.lp.stats.ran_in_script(command.id, failed);
         self.txn.select(self.client.db);
@@ -126,7 +185,15 @@ impl Host for ScriptHost<'_, '_> {
             LogLevel::Notice => Level::Notice,
             LogLevel::Warning => Level::Warning,
         };
-        crate::log::write(level, format_args!("{}", String::from_utf8_lossy(message)));
+        let text = String::from_utf8_lossy(message);
+        // What is run again logs again, and what was undone never happened.
+        let may_be_undone = self.has_written || !self.txn.is_exclusive();
+        if self.undo_limit_bytes.is_none() || !may_be_undone {
+            crate::log::write(level, format_args!("{text}"));
+            return;
+        }
+        self.lp.outbox.borrow_mut().log(level, text.into_owned());
+        self.look_at_undo_limit();
     }
 
     fn acl_check(&mut self, args: &[&[u8]]) -> Result<bool, ()> {
@@ -135,17 +202,22 @@ impl Host for ScriptHost<'_, '_> {
     }
 
     fn tick(&mut self) -> Tick {
-        let (lp, watch) = (self.lp, &self.lp.server.scripts.watch);
-        let restarts = self.restarts;
-        let is_over = || restarts || watch.is_killed(lp.id) || lp.server.is_shutting_down();
-        if is_over() {
+        if self.restarts || self.look_at_end().is_some() {
             return Tick::Kill;
         }
+        let (lp, watch) = (self.lp, &self.lp.server.scripts.watch);
         watch.note_held(lp.id, self.txn.held());
         // An exclusive script keeps everybody waiting until it is busy.
         if !self.txn.is_exclusive() || watch.is_busy() {
             lp.serve_others();
         }
-        if is_over() { Tick::Kill } else { Tick::Continue }
+        match self.look_at_end() {
+            Some(_) => Tick::Kill,
+            None => Tick::Continue,
+        }
+    }
+
+    fn kill_reason(&self) -> String {
+        self.end.unwrap_or(End::Killed).text()
     }
 }

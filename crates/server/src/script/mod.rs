@@ -9,10 +9,12 @@ mod plan;
 mod watch;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use command::Error;
 use engine::Txn;
 use lua::{Outcome, Vm, VmOptions};
+use resp::Reply;
 
 pub use cache::Cache;
 use host::ScriptHost;
@@ -22,6 +24,7 @@ pub use watch::{KillError, Obstacle, Watch, watch};
 use crate::client::Client;
 use crate::config::ScriptAtomicity;
 use crate::dispatch;
+use crate::request::Origin;
 use crate::worker::{Shift, WorkerLoop};
 
 /// Shared by all workers.
@@ -98,9 +101,10 @@ pub fn load(lp: &WorkerLoop, shift: &Shift, source: &[u8]) -> Result<Arc<Known>,
     }
 }
 
-/// Runs a script inside a transaction; its reply, errors included, is appended to `out`. In
-/// rollback mode it leaves nothing behind unless it comes to its own end. True when it could not
-/// have a lock it needs: then it has done nothing and is to be run again under an exclusive plan.
+/// Runs a script inside a transaction; its reply, errors included, is appended to `out`, which is
+/// empty. In rollback mode it leaves nothing behind unless it comes to its own end. True when it
+/// could not have a lock it needs: then it has done nothing and is to be run again under an
+/// exclusive plan.
 #[allow(clippy::too_many_arguments)]
 pub fn run<'e>(
     lp: &WorkerLoop,
@@ -111,19 +115,28 @@ pub fn run<'e>(
     keys: &[&[u8]],
     args: &[&[u8]],
     read_only: bool,
+    origin: Origin,
     out: &mut Vec<u8>,
 ) -> bool {
     let script = &known.script;
     let flags = script.flags();
-    let rolls_back = shift.config.script_atomicity == ScriptAtomicity::Rollback;
-    if rolls_back {
+    let config = &shift.config;
+    let deadline_ms = flags.deadline_ms.unwrap_or(config.script_deadline_ms);
+    let deadline = (deadline_ms > 0)
+        .then(|| Instant::now().checked_add(Duration::from_millis(deadline_ms)))
+        .flatten();
+    let watch = &lp.server.scripts.watch;
+    // Inside of a transaction that records already, that one is rolled back.
+    let undoes_itself = config.script_atomicity == ScriptAtomicity::Rollback && !txn.is_recording();
+    if undoes_itself {
         txn.record();
     }
-    lp.server.scripts.watch.begin(lp.id, txn.is_exclusive());
+    let undo_limit_bytes = txn.is_recording().then_some(config.script_undo_limit_bytes as usize);
+    let said = lp.outbox.borrow().mark();
+    txn.set_run(watch.begin(lp.id, txn.is_exclusive(), deadline));
     lp.pin();
     let (db, protocol) = (client.db, client.protocol);
     let transaction_db = txn.db();
-    let published = lp.outbox.borrow().len();
     let out_of_memory = dispatch::is_over_memory_limit(shift);
     let mut host = ScriptHost {
         lp,
@@ -134,13 +147,25 @@ pub fn run<'e>(
         // A script that declares itself is trusted to have said what it needs.
         refuse_oom: out_of_memory && !flags.allow_oom,
         has_written: false,
+        written_from: None,
+        undo_limit_bytes,
+        deadline: deadline.map(|at| (at, deadline_ms)),
+        end: None,
         has_counted_error: false,
         restarts: false,
     };
     let mut worker_vm = lp.vm.borrow_mut();
     let vm = worker_vm.vm(lp, shift);
-    let outcome = vm.run(&mut host, script, keys, args, protocol, out);
-    let restarts = host.restarts;
+    let mut outcome = vm.run(&mut host, script, keys, args, protocol, out);
+    let restarts = host.restarts && host.end.is_none();
+    let written_from = host.written_from;
+    if let (Outcome::Ok, Some(end)) = (outcome, host.end) {
+        // It has caught the error and returned before the interrupt came.
+        outcome = Outcome::Killed;
+        out.clear();
+        let text = format!("{} script: {}", end.text(), script.sha_hex());
+        Reply::new(out, protocol).error(&text);
+    }
     // The error of a call was counted when it was made; any other is counted here.
     if out.first() == Some(&b'-') && !host.has_counted_error && !restarts {
         let line = String::from_utf8_lossy(&out[1..]);
@@ -150,13 +175,23 @@ pub fn run<'e>(
     drop(worker_vm);
     client.db = db;
     client.protocol = protocol;
-    if rolls_back && (restarts || outcome != Outcome::Ok) {
-        txn.roll_back();
-        lp.outbox.borrow_mut().truncate(published);
-    }
     txn.select(transaction_db);
+    txn.set_run(0);
+    if undoes_itself && (restarts || outcome != Outcome::Ok) {
+        txn.roll_back();
+        let mut outbox = lp.outbox.borrow_mut();
+        // What it logged before it wrote anything stays said.
+        let told = match restarts {
+            true => said,
+            false => said.with_lines_of(written_from.unwrap_or(outbox.mark())),
+        };
+        outbox.cut_back(told);
+    } else if undoes_itself && origin == Origin::Exec {
+        // What else EXEC runs cannot be undone.
+        txn.keep();
+    }
     lp.unpin();
-    lp.server.scripts.watch.end(lp.id, used_bytes);
+    watch.end(lp.id, used_bytes);
     lp.server.scripts.runs[lp.id].note(known, txn.is_exclusive(), restarts);
     restarts
 }

@@ -8,8 +8,9 @@
 //! Thread safety: a worker writes what is noted of it, the watchdog sets and clears its busy mark,
 //! anybody reads and kills. A run has a number, so that a kill cannot hit the next script.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lua::Interrupter;
 use parking_lot::Mutex;
@@ -35,8 +36,10 @@ struct Watched {
     started_ms: AtomicI64,
     /// Number of the run.
     run: AtomicU64,
-    /// The run that SCRIPT KILL has met.
-    killed_run: AtomicU64,
+    /// The run that is to end. Commands look here too.
+    stopped_run: Arc<AtomicU64>,
+    /// When the run that is going on is to end by itself, ms since the watch began; 0 for never.
+    deadline_ms: AtomicU64,
     is_exclusive: AtomicBool,
     /// It has changed the keyspace and that cannot be undone, so SCRIPT KILL is refused.
     has_written: AtomicBool,
@@ -70,6 +73,7 @@ pub enum Obstacle {
 }
 
 pub struct Watch {
+    began: Instant,
     workers: Vec<Watched>,
     /// How many scripts are busy, and how many of them exclusive ones.
     busy: AtomicUsize,
@@ -81,6 +85,7 @@ pub struct Watch {
 impl Watch {
     pub fn new(workers: usize) -> Watch {
         Watch {
+            began: Instant::now(),
             workers: (0..workers).map(|_| Watched::default()).collect(),
             busy: AtomicUsize::new(0),
             busy_exclusive: AtomicUsize::new(0),
@@ -93,13 +98,33 @@ impl Watch {
         *self.workers[worker].interrupter.lock() = Some(interrupter);
     }
 
-    /// A script begins on a worker.
-    pub fn begin(&self, worker: usize, is_exclusive: bool) {
+    /// Where it is written which run of a worker is to end.
+    pub fn stopped_run(&self, worker: usize) -> Arc<AtomicU64> {
+        self.workers[worker].stopped_run.clone()
+    }
+
+    /// A script begins on a worker. Answers the number of the run.
+    pub fn begin(&self, worker: usize, is_exclusive: bool, deadline: Option<Instant>) -> u64 {
         let watched = &self.workers[worker];
         watched.has_written.store(false, Ordering::Release);
         watched.is_exclusive.store(is_exclusive, Ordering::Release);
-        watched.run.store(watched.run.load(Ordering::Relaxed) + 1, Ordering::Release);
+        let deadline_ms = deadline.map_or(0, |at| self.ms_of(at) + 1);
+        watched.deadline_ms.store(deadline_ms, Ordering::Release);
+        let run = watched.run.load(Ordering::Relaxed) + 1;
+        watched.run.store(run, Ordering::Release);
         watched.started_ms.store(unix_ms(), Ordering::SeqCst);
+        run
+    }
+
+    fn ms_of(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.began).as_millis() as u64
+    }
+
+    /// Has the script that runs on a worker end.
+    pub fn stop(&self, worker: usize) {
+        let watched = &self.workers[worker];
+        watched.stopped_run.store(watched.run.load(Ordering::SeqCst), Ordering::Release);
+        watched.interrupt();
     }
 
     /// The script of a worker has changed the keyspace for good.
@@ -210,9 +235,9 @@ impl Watch {
     }
 
     /// Whether the script of a worker is to end.
-    pub fn is_killed(&self, worker: usize) -> bool {
+    pub fn is_stopped(&self, worker: usize) -> bool {
         let watched = &self.workers[worker];
-        watched.killed_run.load(Ordering::Acquire) == watched.run.load(Ordering::Relaxed)
+        watched.stopped_run.load(Ordering::Acquire) == watched.run.load(Ordering::Relaxed)
     }
 
     /// SCRIPT KILL: has the scripts end that are busy, or else the one that runs for longest.
@@ -233,7 +258,7 @@ impl Watch {
             if worker.has_written.load(Ordering::Acquire) {
                 return Err(KillError::HasWritten);
             }
-            worker.killed_run.store(run, Ordering::Release);
+            worker.stopped_run.store(run, Ordering::Release);
             worker.interrupt();
             outcome = Ok(());
         }
@@ -258,9 +283,14 @@ impl Watch {
                 );
             }
             let is_exclusive = worker.is_exclusive.load(Ordering::Acquire);
-            let is_killed = worker.killed_run.load(Ordering::Acquire) == run;
+            let deadline_ms = worker.deadline_ms.load(Ordering::Acquire);
+            let is_late = deadline_ms != 0 && self.ms_of(Instant::now()) >= deadline_ms;
+            if is_late || is_shutting_down {
+                worker.stopped_run.store(run, Ordering::Release);
+            }
+            let is_stopped = worker.stopped_run.load(Ordering::Acquire) == run;
             // An exclusive script has nobody to serve until it is busy.
-            if is_shutting_down || was_busy || is_killed || (!is_exclusive && since_ms > 0) {
+            if was_busy || is_stopped || (!is_exclusive && since_ms > 0) {
                 worker.interrupt();
             }
         }

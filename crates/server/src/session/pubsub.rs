@@ -124,6 +124,12 @@ pub struct Publication {
     message: Box<[u8]>,
 }
 
+impl Publication {
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Publication>() + self.channel.len() + self.message.len()
+    }
+}
+
 /// What a RESP2 client may send while it listens.
 pub fn allowed_while_subscribed(row: &Row) -> bool {
     matches!(
@@ -269,7 +275,7 @@ fn send(request: &mut Request<'_, '_>, shard: bool, channel: &[u8], message: &[u
     if receivers > 0 {
         let publication =
             Publication { shard, channel: Box::from(channel), message: Box::from(message) };
-        request.lp.outbox.borrow_mut().push(publication);
+        request.lp.outbox.borrow_mut().publish(publication);
     }
     request.lp.server.stats.published.fetch_add(1, Ordering::Relaxed);
     request.reply.integer(receivers as i64);
@@ -278,8 +284,7 @@ fn send(request: &mut Request<'_, '_>, shard: bool, channel: &[u8], message: &[u
 
 /// Sends what the transaction that just ended has published.
 pub fn deliver(lp: &WorkerLoop) {
-    let outbox = std::mem::take(&mut *lp.outbox.borrow_mut());
-    for publication in outbox {
+    for publication in crate::outbox::empty(&lp.outbox) {
         let Publication { shard, channel, message } = publication;
         lp.server.pubsub.publish(shard, &channel, &message, &lp.server.mailboxes);
     }

@@ -11,7 +11,7 @@ use command::row::flag::{
 };
 use command::{Command, Error, Group, Result};
 
-use crate::request::{Origin, Request, SessionHandler, row};
+use crate::request::{Request, SessionHandler, row};
 use crate::script::{self, KillError, Known, parse_sha};
 use crate::session::monitor;
 
@@ -144,12 +144,9 @@ fn run(
         keys,
         values,
         read_only,
+        request.origin,
         &mut out,
     );
-    if request.origin == Origin::Exec {
-        // What follows does not belong to this script.
-        request.txn.keep();
-    }
     match restarts {
         true => request.lp.is_restarting.set(true),
         false => request.reply.raw(&out),
@@ -249,7 +246,8 @@ fn help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
             "FLUSH [ASYNC|SYNC]",
             "    Forget all scripts.",
             "KILL",
-            "    End the script that runs for longest. In isolation mode not if it has written.",
+            "    End the script that runs for longest; what it did is undone. In isolation mode it is",
+            "    refused if the script has written.",
             "LOAD <script>",
             "    Keep a script without running it.",
         ],

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use command::call::is;
 use command::keys::{KeySpec, key_flag as k};
 use command::row::flag::{
     ALLOW_BUSY, DENYOOM, FAST, LOADING, NOSCRIPT, SCRIPT, SKIP_SLOWLOG, STALE, WRITE,
@@ -20,10 +21,11 @@ use crate::worker::{Chore, Shift, WorkerLoop};
 const GROUP: Group = Group::Transactions;
 
 pub const TABLE: &[Command<SessionHandler>] = &[
-    row(GROUP, "multi", 1, multi)
+    row(GROUP, "multi", -1, multi)
         .flags(NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY)
         .since("1.2.0")
-        .summary("Begins to collect commands for one transaction."),
+        .summary("Begins to collect commands for one transaction.")
+        .syntax("[ROLLBACK]"),
     row(GROUP, "exec", 1, exec)
         .flags(NOSCRIPT | LOADING | STALE | SKIP_SLOWLOG)
         .since("1.2.0")
@@ -85,11 +87,21 @@ pub fn plan(engine: &Engine, client: &Client) -> Plan {
     Plan::shards(shards)
 }
 
-fn multi(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
+fn multi(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    let undoes = match &args[1..] {
+        [] => false,
+        [mode] if is(mode, "ROLLBACK") => true,
+        _ => {
+            // As of any other command with too many arguments.
+            request.client.transaction.is_broken |= request.client.transaction.is_open;
+            return Err(Error::arity("multi"));
+        }
+    };
     if request.client.transaction.is_open {
         return Err(Error::of("ERR MULTI calls can not be nested"));
     }
     request.client.transaction.is_open = true;
+    request.client.transaction.undoes = undoes;
     request.client.info.multi.store(0, Ordering::Relaxed);
     request.reply.ok();
     Ok(())
@@ -101,6 +113,7 @@ fn exec(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     }
     let is_broken = request.client.transaction.is_broken;
     let is_stale = has_watched_change(request.txn, &request.client.transaction);
+    let undoes = request.client.transaction.undoes;
     let queued = std::mem::take(&mut request.client.transaction.queued);
     end(request.txn, request.client);
     if is_broken {
@@ -113,8 +126,12 @@ fn exec(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     // CLIENT INFO among the commands still sees the transaction.
     request.client.info.multi.store(queued.len() as i64, Ordering::Relaxed);
     request.reply.array(queued.len());
+    let (db, said) = (request.client.db, request.lp.outbox.borrow().mark());
+    if undoes {
+        request.txn.record();
+    }
     let mut out = Vec::new();
-    for item in &queued {
+    for (index, item) in queued.iter().enumerate() {
         let command = &table().all[item.command];
         let args: SmallVec<[&[u8]; 8]> = item.args.iter().map(|arg| &**arg).collect();
         out.clear();
@@ -136,10 +153,33 @@ fn exec(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
         let histogram = request.config().latency_tracking;
         request.lp.stats.ran(command.id, ns, failed, histogram);
         request.reply.raw(&out);
+        if undoes && let Some(text) = reason_to_undo(request, &out) {
+            request.txn.roll_back();
+            request.lp.outbox.borrow_mut().cut_back(said);
+            request.client.db = db;
+            request.client.info.db.store(db, Ordering::Relaxed);
+            request.client.info.multi.store(-1, Ordering::Relaxed);
+            return Err(Error::new(format!(
+                "EXECABORT Transaction rolled back because of command {} '{}': {text}",
+                index + 1,
+                command.full_name
+            )));
+        }
     }
     request.client.info.multi.store(-1, Ordering::Relaxed);
     show(request, &table().all[table().exec], args);
     Ok(())
+}
+
+/// Why MULTI ROLLBACK goes no further behind a command that has answered this.
+fn reason_to_undo(request: &Request<'_, '_>, reply: &[u8]) -> Option<String> {
+    if let Some(text) = reply.strip_prefix(b"-") {
+        return Some(String::from_utf8_lossy(text.trim_ascii_end()).into_owned());
+    }
+    let limit_bytes = request.config().script_undo_limit_bytes as usize;
+    let bytes = request.txn.undo_bytes() + request.lp.outbox.borrow().bytes();
+    (bytes > limit_bytes)
+        .then(|| format!("ERR it takes more than script-undo-limit ({limit_bytes} bytes) to undo"))
 }
 
 /// MONITOR sees the commands of a transaction as they run, and EXEC behind them.
