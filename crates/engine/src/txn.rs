@@ -137,7 +137,12 @@ impl<'e> Txn<'e> {
     /// this must not wait for ever: false when one could not be had in time, and then none of
     /// them was added.
     #[must_use]
+    #[inline]
     pub fn extend(&mut self, shards: &[u16], patience: Duration) -> bool {
+        shards.iter().all(|&shard| self.holds(shard)) || self.extend_slowly(shards, patience)
+    }
+
+    fn extend_slowly(&mut self, shards: &[u16], patience: Duration) -> bool {
         let held = match &self.plan {
             Plan::Exclusive => return true,
             Plan::Walk => return false,
@@ -145,9 +150,6 @@ impl<'e> Txn<'e> {
         };
         let is_missing = |shard: &&u16| held.binary_search(shard).is_err();
         let mut missing: SmallVec<[u16; 4]> = shards.iter().filter(is_missing).copied().collect();
-        if missing.is_empty() {
-            return true;
-        }
         missing.sort_unstable();
         missing.dedup();
         if lock_all(self.engine, &missing, Some(patience)).is_err() {
@@ -284,6 +286,7 @@ impl<'e> Txn<'e> {
         self.worker.random()
     }
 
+    #[inline]
     fn holds(&self, shard: u16) -> bool {
         match &self.plan {
             Plan::Exclusive => true,

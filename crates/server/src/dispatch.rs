@@ -279,20 +279,24 @@ pub fn lets_reply_through(client: &mut Client) -> bool {
 
 /// The locks a command needs.
 pub fn plan(engine: &Engine, row: &Row, args: &[&[u8]]) -> Plan {
-    match row.scope {
-        Scope::Exclusive => return Plan::Exclusive,
-        Scope::Walk => return Plan::Walk,
-        Scope::Keys => {}
+    if let Some(key) = only_key(row, args) {
+        return Plan::shard(engine.key_shard(key));
     }
-    match row.keys {
-        [] => Plan::none(),
-        [only] if matches!(only.find, Find::Range { last: 0, .. }) => match only.begin {
-            Begin::Index(at) => {
-                Plan::Shards(SmallVec::from_slice(&[engine.key_shard(args[at as usize])]))
-            }
-            _ => plan_all(engine, row, args),
-        },
-        _ => plan_all(engine, row, args),
+    match row.scope {
+        Scope::Exclusive => Plan::Exclusive,
+        Scope::Walk => Plan::Walk,
+        Scope::Keys if row.keys.is_empty() => Plan::none(),
+        Scope::Keys => plan_all(engine, row, args),
+    }
+}
+
+/// The one key of a command that has its place in the row, as most have.
+#[inline]
+pub fn only_key<'a>(row: &Row, args: &[&'a [u8]]) -> Option<&'a [u8]> {
+    let [only] = row.keys else { return None };
+    match (row.scope, only.find, only.begin) {
+        (Scope::Keys, Find::Range { last: 0, .. }, Begin::Index(at)) => Some(args[at as usize]),
+        _ => None,
     }
 }
 

@@ -100,7 +100,11 @@ impl ScriptHost<'_, '_> {
 
     /// Takes the locks of a command that the script does not hold yet.
     fn lock(&mut self, command: &Registered, args: &[&[u8]]) -> bool {
-        match dispatch::plan(self.txn.engine(), command.row, args) {
+        let engine = self.txn.engine();
+        if let Some(key) = dispatch::only_key(command.row, args) {
+            return self.txn.extend(&[engine.key_shard(key)], EXTEND_PATIENCE);
+        }
+        match dispatch::plan(engine, command.row, args) {
             Plan::Shards(shards) => self.txn.extend(&shards, EXTEND_PATIENCE),
             Plan::Exclusive | Plan::Walk => false,
         }

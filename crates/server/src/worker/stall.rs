@@ -127,6 +127,8 @@ impl WorkerLoop {
             return;
         }
         self.is_waiting_again.set(false);
+        // What a script keeps is not to be had in a moment: nobody else is to wait for it.
+        self.is_shard_refused.set(self.server.scripts.watch.is_long());
         let count = self.stalled.borrow().len();
         for _ in 0..count {
             // From within a script that one of them runs, this goes on with those behind it.
@@ -138,6 +140,7 @@ impl WorkerLoop {
             }
             self.go_on(shift, token);
         }
+        self.is_shard_refused.set(false);
         if !self.is_waiting_again.get() {
             self.set_waiting(false);
         }
