@@ -8,8 +8,11 @@ mod atomicity;
 mod blocking;
 mod bounds;
 mod clients;
+mod history;
 mod limiter;
+mod linearizability;
 mod memory;
+mod model;
 mod parallel;
 mod process;
 mod scan;
@@ -73,6 +76,7 @@ pub const ALL: &[Test] = &[
     Test { name: "a script that ends in time ends before the server", run: scripts::finished },
     Test { name: "a runaway script keeps only its own keys", run: parallel::runaway },
     Test { name: "scripts that find their keys conserve money", run: parallel::bank },
+    Test { name: "every history has an order that explains it", run: linearizability::histories },
     Test { name: "exclusive commands come between long scripts", run: parallel::exclusive },
     Test { name: "a script that takes too much memory fails alone", run: scripts::memory_limit },
     Test { name: "maxmemory holds in process memory", run: memory::policies_hold },

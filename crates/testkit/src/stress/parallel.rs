@@ -14,7 +14,7 @@ use crate::value::Value;
 const SOON: Duration = Duration::from_millis(100);
 
 /// A field of INFO scripts.
-fn info(client: &mut Client, field: &str) -> Result<i64, String> {
+pub fn info(client: &mut Client, field: &str) -> Result<i64, String> {
     let text = call(client, &["INFO", "scripts"])?.text().unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     let value = line.ok_or_else(|| format!("no {field} in {text}"))?;
