@@ -192,14 +192,13 @@ pub fn general(value: f64, precision: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends what `write` writes and says how long it is. The array is appended whole, which are a
-/// few stores, and what is too much is taken back.
+/// Appends what `write` writes and says how long it is. It writes in place: copying digits just
+/// written would wait for them to reach the cache.
 fn append(out: &mut Vec<u8>, write: impl FnOnce(&mut [u8; TEXT_BYTES_MAX]) -> usize) -> usize {
-    let mut text = [0u8; TEXT_BYTES_MAX];
-    let len = write(&mut text);
-    let end = out.len() + len;
-    out.extend_from_slice(&text);
-    out.truncate(end);
+    let start = out.len();
+    out.extend_from_slice(&[0; TEXT_BYTES_MAX]);
+    let len = out.last_chunk_mut().map_or(0, write);
+    out.truncate(start + len);
     len
 }
 

@@ -252,13 +252,14 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Appends the whole array, whose size is constant, and takes back what is too much: a few
-    /// stores instead of a call that copies so many bytes.
+    /// Writes in place: copying digits just written would wait for them to reach the cache.
     fn header(&mut self, kind: u8, value: i64) {
-        let header = Header::new(kind, value);
-        let end = self.out.len() + header.len;
-        self.out.extend_from_slice(&header.bytes);
-        self.out.truncate(end);
+        let start = self.out.len();
+        self.out.extend_from_slice(&[0; HEADER_MAX]);
+        if let Some(room) = self.out.last_chunk_mut() {
+            let len = write_header(room, kind, value);
+            self.out.truncate(start + len);
+        }
     }
 
     fn line(&mut self, kind: u8, text: &[u8]) {
@@ -282,6 +283,21 @@ impl<'a> Reply<'a> {
     }
 }
 
+/// Writes a type byte, a number and CRLF; returns their length.
+fn write_header(bytes: &mut [u8; HEADER_MAX], kind: u8, value: i64) -> usize {
+    bytes[0] = kind;
+    bytes[1] = b'-';
+    let mut rest = value.unsigned_abs();
+    let first = 1 + usize::from(value < 0);
+    let end = first + rest.checked_ilog10().unwrap_or(0) as usize + 1;
+    for place in (first..end).rev() {
+        bytes[place] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    bytes[end..end + 2].copy_from_slice(b"\r\n");
+    end + 2
+}
+
 /// A type byte, a number and CRLF, put together on the stack so that it is one append.
 struct Header {
     bytes: [u8; HEADER_MAX],
@@ -291,17 +307,8 @@ struct Header {
 impl Header {
     fn new(kind: u8, value: i64) -> Header {
         let mut bytes = [0; HEADER_MAX];
-        bytes[0] = kind;
-        bytes[1] = b'-';
-        let mut rest = value.unsigned_abs();
-        let first = 1 + usize::from(value < 0);
-        let end = first + rest.checked_ilog10().unwrap_or(0) as usize + 1;
-        for place in (first..end).rev() {
-            bytes[place] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        bytes[end..end + 2].copy_from_slice(b"\r\n");
-        Header { bytes, len: end + 2 }
+        let len = write_header(&mut bytes, kind, value);
+        Header { bytes, len }
     }
 
     fn as_bytes(&self) -> &[u8] {
