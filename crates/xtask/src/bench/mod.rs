@@ -5,6 +5,7 @@
 
 mod load;
 mod measure;
+mod parallel;
 mod plot;
 mod report;
 mod server;
@@ -24,7 +25,7 @@ use workloads::{Group, SCRIPTS};
 
 const USAGE: &str = "usage: cargo xtask bench [options]
   --only NAME     only workloads whose name begins with NAME, in any case; may be repeated;
-                  `commands`, `scripts` and `memory` name whole groups
+                  `commands`, `scripts`, `parallel` and `memory` name whole groups
   --pipeline N    only this depth
   --quick         shorter and fewer rounds; a first impression
   --rounds N      rounds per workload (5; quick 3)
@@ -94,6 +95,22 @@ pub fn main(args: &[String]) -> Result<bool, String> {
     let cross_check =
         if partial { Vec::new() } else { cross_check(&servers[0], &rows).into_iter().collect() };
     drop(servers);
+
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let measures_redis = server::is_redis(&luar)?;
+    if cores > 1
+        && !measures_redis
+        && options.pipeline.is_none()
+        && options.wants("parallel", "parallel")
+    {
+        match parallel::measure(&configs[1], effort.rounds, effort.round_time) {
+            Ok(figure) => println!("{}; load of the machine {}", figure.line(), load_average()),
+            Err(error) => {
+                println!("FAILED scripts on different keys: {error}");
+                failures += 1;
+            }
+        }
+    }
 
     let mut memory = Vec::new();
     for load in workloads::memory_loads(effort.memory_items) {
@@ -290,6 +307,12 @@ fn versions(configs: &[Config]) -> Result<Vec<String>, String> {
         }
     }
     Ok(versions)
+}
+
+/// How busy the machine has been for a minute: this bench is part of it, other programs spoil it.
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
 }
 
 fn machine() -> String {
