@@ -387,7 +387,8 @@ fn in_transaction(
         execute(lp, shift, client, command, args, &mut txn, out, Origin::Network, Blocking::First);
     if let Some(shard) = txn.obstacle() {
         out.truncate(position);
-        return Ran::Not(lp.refused(shard));
+        lp.refused(shard);
+        return Ran::Not(Obstacle::Walk(shard));
     }
     if is_script {
         lp.found_script.take();

@@ -131,7 +131,7 @@ pub struct WorkerLoop {
     postponed_mail: RefCell<Vec<Mail>>,
     /// Connections that wait for locks.
     stalled: RefCell<VecDeque<usize>>,
-    /// One of them waits for all gates; and one of those that were offered again in this turn.
+    /// One of them waits for all keys; and one of those that were offered again in this turn.
     is_waiting: Cell<bool>,
     is_waiting_again: Cell<bool>,
     /// What could not be done yet because somebody kept a lock.

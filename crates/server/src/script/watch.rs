@@ -66,9 +66,11 @@ pub enum Obstacle {
     AllGates,
     /// Somebody works on this shard.
     Shard(u16),
+    /// The same, met by a walk, which needs all of them.
+    Walk(u16),
     /// A script, and a script runs on its worker already.
     Vm,
-    /// A script, and an exclusive plan waits for those that run already.
+    /// A script, and a plan for all keys waits for those that run already.
     Turn,
 }
 
@@ -78,7 +80,7 @@ pub struct Watch {
     /// How many scripts are busy, and how many of them exclusive ones.
     busy: AtomicUsize,
     busy_exclusive: AtomicUsize,
-    /// Workers where exclusive plans wait for running scripts to end.
+    /// Workers where plans for all keys wait for running scripts to end.
     waiting: AtomicUsize,
 }
 
@@ -199,7 +201,7 @@ impl Watch {
             Obstacle::Gate => self.is_exclusive_busy(),
             Obstacle::AllGates | Obstacle::Turn => true,
             Obstacle::Vm => self.workers[worker].busy.load(Ordering::Acquire) != AT_EASE,
-            Obstacle::Shard(shard) => self.workers.iter().any(|worker| {
+            Obstacle::Shard(shard) | Obstacle::Walk(shard) => self.workers.iter().any(|worker| {
                 worker.busy.load(Ordering::Acquire) == BUSY && worker.held.lock().contains(&shard)
             }),
         }
@@ -221,7 +223,7 @@ impl Watch {
         })
     }
 
-    /// A worker begins or ceases to have exclusive plans that wait for scripts to end.
+    /// A worker begins or ceases to have plans for all keys that wait for scripts to end.
     pub fn set_waiting(&self, waits: bool) {
         match waits {
             true => self.waiting.fetch_add(1, Ordering::AcqRel),
@@ -229,7 +231,7 @@ impl Watch {
         };
     }
 
-    /// Whether exclusive plans wait for scripts to end, so that no further ones may begin.
+    /// Whether plans for all keys wait for scripts to end, so that no further ones may begin.
     pub fn is_waited_for(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0
     }

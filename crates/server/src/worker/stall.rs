@@ -107,13 +107,13 @@ impl WorkerLoop {
     pub fn stall(&self, token: usize, connection: &mut Connection, obstacle: Obstacle) {
         connection.hold = Hold::Stalled;
         self.stalled.borrow_mut().push_back(token);
-        if obstacle == Obstacle::AllGates {
+        if matches!(obstacle, Obstacle::AllGates | Obstacle::Walk(_)) {
             self.is_waiting_again.set(true);
             self.set_waiting(true);
         }
     }
 
-    /// While exclusive plans wait, no further scripts begin, or they might wait for ever.
+    /// While plans for all keys wait, no further scripts begin, or they might wait for ever.
     fn set_waiting(&self, waits: bool) {
         if self.is_waiting.replace(waits) != waits {
             self.server.scripts.watch.set_waiting(waits);
