@@ -150,8 +150,12 @@ impl Host for ScriptHost<'_, '_> {
         if command.row.has(flag::WRITE) && !self.has_written {
             self.has_written = true;
             self.written_from = Some(self.lp.outbox.borrow().mark());
-            if self.undo_limit_bytes.is_none() {
-                self.lp.server.scripts.watch.note_write(self.lp.id);
+            if self.undo_limit_bytes.is_none()
+                && !self.lp.server.scripts.watch.note_write(self.lp.id)
+            {
+                self.end.get_or_insert(End::Killed);
+                Reply::new(reply, protocol).error(&End::Killed.text());
+                return;
             }
         }
         if self.lp.server.monitor_count.load(Ordering::Relaxed) > 0 {

@@ -41,8 +41,9 @@ struct Watched {
     /// When the run that is going on is to end by itself, ms since the watch began; 0 for never.
     deadline_ms: AtomicU64,
     is_exclusive: AtomicBool,
-    /// It has changed the keyspace and that cannot be undone, so SCRIPT KILL is refused.
-    has_written: AtomicBool,
+    /// The number of the run times four, plus what was decided on it. One word, because either
+    /// SCRIPT KILL or the first write that cannot be undone comes first, never both.
+    fate: AtomicU64,
     busy: AtomicU8,
     /// The shards of a busy script.
     held: Mutex<Vec<u16>>,
@@ -108,11 +109,11 @@ impl Watch {
     /// A script begins on a worker. Answers the number of the run.
     pub fn begin(&self, worker: usize, is_exclusive: bool, deadline: Option<Instant>) -> u64 {
         let watched = &self.workers[worker];
-        watched.has_written.store(false, Ordering::Release);
         watched.is_exclusive.store(is_exclusive, Ordering::Release);
         let deadline_ms = deadline.map_or(0, |at| self.ms_of(at) + 1);
         watched.deadline_ms.store(deadline_ms, Ordering::Release);
         let run = watched.run.load(Ordering::Relaxed) + 1;
+        watched.fate.store(fate(run, OPEN), Ordering::Release);
         watched.run.store(run, Ordering::Release);
         watched.started_ms.store(unix_ms(), Ordering::SeqCst);
         run
@@ -129,9 +130,12 @@ impl Watch {
         watched.interrupt();
     }
 
-    /// The script of a worker has changed the keyspace for good.
-    pub fn note_write(&self, worker: usize) {
-        self.workers[worker].has_written.store(true, Ordering::Release);
+    /// The script of a worker is about to change the keyspace for good. False when it was killed
+    /// before: then it must not.
+    #[must_use]
+    pub fn note_write(&self, worker: usize) -> bool {
+        let watched = &self.workers[worker];
+        watched.decide(watched.run.load(Ordering::Relaxed), WRITTEN)
     }
 
     /// The script of a worker has ended, with a Lua heap of this size.
@@ -257,8 +261,11 @@ impl Watch {
             if !running(&worker) {
                 continue;
             }
-            if worker.has_written.load(Ordering::Acquire) {
-                return Err(KillError::HasWritten);
+            if !worker.decide(run, KILLED) {
+                if worker.fate.load(Ordering::Acquire) == fate(run, WRITTEN) {
+                    return Err(KillError::HasWritten);
+                }
+                continue;
             }
             worker.stopped_run.store(run, Ordering::Release);
             worker.interrupt();
@@ -299,7 +306,25 @@ impl Watch {
     }
 }
 
+/// What was decided on a run.
+const OPEN: u64 = 0;
+const WRITTEN: u64 = 1;
+const KILLED: u64 = 2;
+
+fn fate(run: u64, decided: u64) -> u64 {
+    run * 4 + decided
+}
+
 impl Watched {
+    /// Decides on a run. False when it was decided otherwise, or the run is over.
+    fn decide(&self, run: u64, wanted: u64) -> bool {
+        let wanted = fate(run, wanted);
+        self.fate
+            .compare_exchange(fate(run, OPEN), wanted, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+            || self.fate.load(Ordering::Acquire) == wanted
+    }
+
     /// Makes the script stop and think.
     fn interrupt(&self) {
         if let Some(interrupter) = &*self.interrupter.lock() {
