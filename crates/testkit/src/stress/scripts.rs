@@ -91,10 +91,14 @@ pub fn unkillable(arena: &Arena) -> Verdict {
     runner.send(&["EVAL", script, "1", "n"]).map_err(|error| error.to_string())?;
     let mut last = String::new();
     let refused = poll(Duration::from_secs(20), || {
-        // Before the threshold SHUTDOWN would just end the server.
-        let is_busy = client.call(&["PING"]).ok()?.to_talk().starts_with("-BUSY ");
+        // Before the threshold SHUTDOWN would just end the server; and before its first write the
+        // script can be killed.
+        last = client.call(&["PING"]).ok()?.to_talk();
+        if !last.starts_with("-BUSY ") {
+            return None;
+        }
         last = client.call(&["SCRIPT", "KILL"]).ok()?.to_talk();
-        (is_busy && last.starts_with("-UNKILLABLE ")).then_some(())
+        last.starts_with("-UNKILLABLE ").then_some(())
     });
     expect(refused.is_some(), || format!("SCRIPT KILL answers {last}"))?;
     let reply = client.call(&["SHUTDOWN"]).map_err(|error| error.to_string())?;
