@@ -101,6 +101,40 @@ impl<'c, 'e> Call<'c, 'e> {
     }
 }
 
+/// Looks now and then, in a loop that can take long, whether the script that runs it is to end.
+/// What a stopped command has answered is thrown away, so readers may just break off; who writes
+/// what the loop made asks `unless_stopped` before.
+pub struct Pace<'t, 'e> {
+    txn: &'t Txn<'e>,
+    steps: u32,
+}
+
+impl<'t, 'e> Pace<'t, 'e> {
+    const LOOKS_EVERY: u32 = 1024;
+
+    pub fn of(txn: &'t Txn<'e>) -> Pace<'t, 'e> {
+        Pace { txn, steps: 0 }
+    }
+
+    /// Whether to take another step.
+    #[inline]
+    pub fn goes_on(&mut self) -> bool {
+        self.steps = self.steps.wrapping_add(1);
+        !self.steps.is_multiple_of(Self::LOOKS_EVERY) || !self.txn.should_stop()
+    }
+}
+
+/// The items until the script is to end.
+pub fn paced<I: Iterator>(txn: &Txn<'_>, items: I) -> impl Iterator<Item = I::Item> {
+    let mut pace = Pace::of(txn);
+    items.take_while(move |_| pace.goes_on())
+}
+
+/// Fails if the script that runs the command is to end.
+pub fn unless_stopped(txn: &Txn<'_>) -> Result {
+    if txn.should_stop() { Err(Error::STOPPED) } else { Ok(()) }
+}
+
 /// A strict 64-bit integer argument.
 pub fn integer(arg: &[u8]) -> Result<i64> {
     data::number::parse_i64(arg).ok_or(Error::NOT_INTEGER)

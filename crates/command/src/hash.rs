@@ -3,7 +3,7 @@
 
 use data::{Hash, LongDouble};
 
-use crate::call::{Call, Handler, integer};
+use crate::call::{Call, Handler, integer, paced};
 use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::{DENYOOM, FAST, READONLY, WRITE};
@@ -168,7 +168,7 @@ fn hgetall(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         return Ok(());
     };
     call.reply.map(hash.len());
-    for (field, value) in hash.iter() {
+    for (field, value) in paced(call.txn, hash.iter()) {
         call.reply.bulk(field);
         call.reply.bulk(value);
     }
@@ -181,7 +181,7 @@ fn hkeys(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         return Ok(());
     };
     call.reply.array(hash.len());
-    hash.iter().for_each(|(field, _)| call.reply.bulk(field));
+    paced(call.txn, hash.iter()).for_each(|(field, _)| call.reply.bulk(field));
     Ok(())
 }
 
@@ -191,7 +191,7 @@ fn hvals(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         return Ok(());
     };
     call.reply.array(hash.len());
-    hash.iter().for_each(|(_, value)| call.reply.bulk(value));
+    paced(call.txn, hash.iter()).for_each(|(_, value)| call.reply.bulk(value));
     Ok(())
 }
 

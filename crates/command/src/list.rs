@@ -2,9 +2,9 @@
 //! from the first of several is in `list_move.rs`, what waits for them in `list_blocking.rs`.
 
 use data::{End, List};
-use engine::Mut;
+use engine::{Mut, Txn};
 
-use crate::call::{Call, Handler, integer, is};
+use crate::call::{Call, Handler, integer, is, paced};
 use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::{DENYOOM, FAST, READONLY, WRITE};
@@ -245,7 +245,7 @@ fn lrange(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     };
     let range = data::index_range(start, stop, list.len());
     call.reply.array(range.len());
-    list.range(range).for_each(|value| call.reply.bulk(value));
+    paced(call.txn, list.range(range)).for_each(|value| call.reply.bulk(value));
     Ok(())
 }
 
@@ -321,7 +321,7 @@ fn lpos(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     };
     let scanned_max = if scanned_max == 0 { usize::MAX } else { scanned_max };
     let skipped = usize::try_from(rank.unsigned_abs() - 1).unwrap_or(usize::MAX);
-    let matches = positions(list, args[2], rank < 0, scanned_max).skip(skipped);
+    let matches = positions(call.txn, list, args[2], rank < 0, scanned_max).skip(skipped);
     let Some(count) = count else {
         match { matches }.next() {
             Some(position) => call.reply.integer(position as i64),
@@ -342,6 +342,7 @@ fn lpos(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 /// Indexes of the elements that equal `value`, from the head or from the tail, looking at no more
 /// than `scanned_max` elements.
 fn positions(
+    txn: &Txn<'_>,
     list: &List,
     value: &[u8],
     from_tail: bool,
@@ -350,7 +351,7 @@ fn positions(
     let mut elements = list.iter();
     let last = list.len().wrapping_sub(1);
     let next = move || if from_tail { elements.next_back() } else { elements.next() };
-    std::iter::from_fn(next)
+    paced(txn, std::iter::from_fn(next))
         .take(scanned_max)
         .enumerate()
         .filter(move |(_, element)| *element == value)

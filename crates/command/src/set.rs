@@ -2,7 +2,7 @@
 
 use data::Set;
 
-use crate::call::{Call, Handler, integer};
+use crate::call::{Call, Handler, integer, paced};
 use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::{DENYOOM, FAST, READONLY, WRITE};
@@ -132,7 +132,7 @@ fn smembers(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         None => call.reply.set(0),
         Some(set) => {
             call.reply.set(set.len());
-            set.iter().for_each(|member| call.reply.bulk(&member));
+            paced(call.txn, set.iter()).for_each(|member| call.reply.bulk(&member));
         }
     }
     Ok(())

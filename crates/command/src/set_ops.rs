@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use data::Set;
 use smallvec::SmallVec;
 
-use crate::call::{Call, Handler, is};
+use crate::call::{Call, Handler, is, paced};
 use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::{DENYOOM, MOVABLE_KEYS, READONLY, WRITE};
@@ -82,13 +82,13 @@ fn inputs<'t>(txn: &'t engine::Txn<'_>, keys: &[&[u8]]) -> Result<Inputs<'t>> {
 
 /// Visits the members that all sets have, until told to stop. The smallest set is walked and
 /// looked up in the others, the likeliest to miss first.
-fn intersect(sets: &[Option<&Set>], mut visit: impl FnMut(&[u8]) -> bool) {
+fn intersect(txn: &engine::Txn<'_>, sets: &[Option<&Set>], mut visit: impl FnMut(&[u8]) -> bool) {
     let Some(mut sets) = sets.iter().copied().collect::<Option<SmallVec<[&Set; 8]>>>() else {
         return;
     };
     sets.sort_by_key(|set| set.len());
     let (smallest, others) = sets.split_first().expect("the arity asks for a key");
-    for member in smallest.iter() {
+    for member in paced(txn, smallest.iter()) {
         let in_all =
             others.iter().all(|other| std::ptr::eq(*other, *smallest) || other.contains(&member));
         if in_all && !visit(&member) {
@@ -97,9 +97,10 @@ fn intersect(sets: &[Option<&Set>], mut visit: impl FnMut(&[u8]) -> bool) {
     }
 }
 
-fn union(sets: &[Option<&Set>], limits: &data::Limits) -> Set {
+fn union(txn: &engine::Txn<'_>, sets: &[Option<&Set>]) -> Set {
+    let limits = txn.limits();
     let mut all = Set::new();
-    for member in sets.iter().flatten().flat_map(|set| set.iter()) {
+    for member in paced(txn, sets.iter().flatten().flat_map(|set| set.iter())) {
         all.add(&member, limits);
     }
     all
@@ -107,7 +108,8 @@ fn union(sets: &[Option<&Set>], limits: &data::Limits) -> Set {
 
 /// The members of the first set without those of the others, by the cheaper of two ways: look up
 /// each in the others, or take the others' members out of a copy.
-fn difference(sets: &[Option<&Set>], limits: &data::Limits) -> Set {
+fn difference(txn: &engine::Txn<'_>, sets: &[Option<&Set>]) -> Set {
+    let limits = txn.limits();
     let Some((Some(first), others)) = sets.split_first() else { return Set::new() };
     let mut others: SmallVec<[&Set; 8]> = others.iter().copied().flatten().collect();
     let mut left = Set::new();
@@ -119,16 +121,16 @@ fn difference(sets: &[Option<&Set>], limits: &data::Limits) -> Set {
     if lookups <= removals {
         // The largest is the likeliest to have a member.
         others.sort_by_key(|set| Reverse(set.len()));
-        for member in first.iter() {
+        for member in paced(txn, first.iter()) {
             if !others.iter().any(|other| other.contains(&member)) {
                 left.add(&member, limits);
             }
         }
     } else {
-        for member in first.iter() {
+        for member in paced(txn, first.iter()) {
             left.add(&member, limits);
         }
-        for member in others.iter().flat_map(|set| set.iter()) {
+        for member in paced(txn, others.iter().flat_map(|set| set.iter())) {
             left.remove(&member);
             if left.is_empty() {
                 break;
@@ -140,11 +142,15 @@ fn difference(sets: &[Option<&Set>], limits: &data::Limits) -> Set {
 
 fn reply_set(call: &mut Call<'_, '_>, set: &Set) {
     call.reply.set(set.len());
-    set.iter().for_each(|member| call.reply.bulk(&member));
+    paced(call.txn, set.iter()).for_each(|member| call.reply.bulk(&member));
 }
 
 /// Puts a result under its key and answers its size; an empty result removes the key.
-fn store(call: &mut Call<'_, '_>, destination: &[u8], set: Set) {
+fn store(call: &mut Call<'_, '_>, destination: &[u8], set: Set) -> Result {
+    if call.txn.should_stop() {
+        call.txn.discard(engine::Collection::Set(set));
+        return Err(Error::STOPPED);
+    }
     let len = set.len();
     if len == 0 {
         call.txn.remove(destination);
@@ -152,13 +158,14 @@ fn store(call: &mut Call<'_, '_>, destination: &[u8], set: Set) {
         call.txn.put(destination, engine::Collection::Set(set), None);
     }
     call.reply.integer(len as i64);
+    Ok(())
 }
 
 fn sinter(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let sets = inputs(call.txn, &args[1..])?;
     let members = call.reply.deferred_array();
     let mut count = 0;
-    intersect(&sets, |member| {
+    intersect(call.txn, &sets, |member| {
         call.reply.bulk(member);
         count += 1;
         true
@@ -189,7 +196,7 @@ fn sintercard(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     }
     let sets = inputs(call.txn, keys)?;
     let mut count = 0;
-    intersect(&sets, |_| {
+    intersect(call.txn, &sets, |_| {
         count += 1;
         count != limit
     });
@@ -201,37 +208,34 @@ fn sinterstore(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let limits = call.txn.limits();
     let sets = inputs(call.txn, &args[2..])?;
     let mut common = Set::new();
-    intersect(&sets, |member| {
+    intersect(call.txn, &sets, |member| {
         common.add(member, limits);
         true
     });
     drop(sets);
-    store(call, args[1], common);
-    Ok(())
+    store(call, args[1], common)
 }
 
 fn sunion(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
-    let all = union(&inputs(call.txn, &args[1..])?, call.txn.limits());
+    let all = union(call.txn, &inputs(call.txn, &args[1..])?);
     reply_set(call, &all);
     Ok(())
 }
 
 fn sunionstore(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
-    let all = union(&inputs(call.txn, &args[2..])?, call.txn.limits());
-    store(call, args[1], all);
-    Ok(())
+    let all = union(call.txn, &inputs(call.txn, &args[2..])?);
+    store(call, args[1], all)
 }
 
 fn sdiff(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
-    let left = difference(&inputs(call.txn, &args[1..])?, call.txn.limits());
+    let left = difference(call.txn, &inputs(call.txn, &args[1..])?);
     reply_set(call, &left);
     Ok(())
 }
 
 fn sdiffstore(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
-    let left = difference(&inputs(call.txn, &args[2..])?, call.txn.limits());
-    store(call, args[1], left);
-    Ok(())
+    let left = difference(call.txn, &inputs(call.txn, &args[2..])?);
+    store(call, args[1], left)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use engine::{Entry, Str, Txn, ValueRef};
 
-use crate::call::{Call, Handler, integer, is};
+use crate::call::{Call, Handler, integer, is, unless_stopped};
 use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::READONLY;
@@ -60,7 +60,7 @@ fn lcs(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         return Err(Error::of("ERR The specified keys must contain string values"));
     };
     let options = options(&args[3..])?;
-    let Some(table) = Table::of(&a, &b, call.bulk_bytes_max) else {
+    let Some(table) = Table::of(&a, &b, call.bulk_bytes_max, || !call.txn.should_stop()) else {
         return Err(Error::of(
             "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len",
         ));
@@ -69,6 +69,7 @@ fn lcs(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         call.reply.integer(i64::from(table.len()));
         return Ok(());
     }
+    unless_stopped(call.txn)?;
     let matches = table.matches(&a, &b);
     if !options.ranges {
         let mut common = Vec::with_capacity(table.len() as usize);
@@ -123,8 +124,8 @@ struct Table {
 }
 
 impl Table {
-    /// `None` when the table would take more than `bytes_max` bytes.
-    fn of(a: &[u8], b: &[u8], bytes_max: usize) -> Option<Table> {
+    /// Filled row by row as long as `goes_on` holds. `None` when the table would take more than `bytes_max` bytes.
+    fn of(a: &[u8], b: &[u8], bytes_max: usize, goes_on: impl Fn() -> bool) -> Option<Table> {
         let columns = b.len() + 1;
         let cells = (a.len() + 1).checked_mul(columns)?;
         if cells.checked_mul(size_of::<u32>())? > bytes_max {
@@ -132,6 +133,9 @@ impl Table {
         }
         let mut table = Table { cells: vec![0; cells], columns };
         for (i, byte_a) in a.iter().enumerate() {
+            if !goes_on() {
+                break;
+            }
             let (above, row) = table.cells[i * columns..].split_at_mut(columns);
             for (j, byte_b) in b.iter().enumerate() {
                 row[j + 1] = if byte_a == byte_b { above[j] + 1 } else { above[j + 1].max(row[j]) };
@@ -187,14 +191,14 @@ mod tests {
 
     #[test]
     fn runs_from_the_back() {
-        let table = Table::of(b"ohmytext", b"mynewtext", 1 << 20).unwrap();
+        let table = Table::of(b"ohmytext", b"mynewtext", 1 << 20, || true).unwrap();
         assert_eq!(table.len(), 6);
         assert_eq!(
             table.matches(b"ohmytext", b"mynewtext"),
             [Match { in_a: 4, in_b: 5, len: 4 }, Match { in_a: 2, in_b: 0, len: 2 }]
         );
-        assert!(Table::of(&[b'a'; 1000], &[b'b'; 1000], 1 << 20).is_none());
-        assert_eq!(Table::of(b"", b"abc", 1 << 20).unwrap().len(), 0);
+        assert!(Table::of(&[b'a'; 1000], &[b'b'; 1000], 1 << 20, || true).is_none());
+        assert_eq!(Table::of(b"", b"abc", 1 << 20, || true).unwrap().len(), 0);
     }
 
     #[test]

@@ -361,7 +361,11 @@ pub(crate) fn reply_pair(reply: &mut Reply<'_>, member: &[u8], score: f64, with_
 }
 
 /// Puts a result under its key and answers its size; an empty result removes the key.
-pub(crate) fn store(call: &mut Call<'_, '_>, destination: &[u8], zset: Zset) {
+pub(crate) fn store(call: &mut Call<'_, '_>, destination: &[u8], zset: Zset) -> Result {
+    if call.txn.should_stop() {
+        call.txn.discard(engine::Collection::Zset(zset));
+        return Err(Error::STOPPED);
+    }
     let len = zset.len();
     if len == 0 {
         call.txn.remove(destination);
@@ -369,6 +373,7 @@ pub(crate) fn store(call: &mut Call<'_, '_>, destination: &[u8], zset: Zset) {
         call.txn.put(destination, engine::Collection::Zset(zset), None);
     }
     call.reply.integer(len as i64);
+    Ok(())
 }
 
 fn zrandmember(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {

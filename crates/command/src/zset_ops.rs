@@ -1,13 +1,14 @@
 //! Algebra of sorted sets, in which plain sets take part with scores of 1.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use ahash::{AHashMap, AHashSet};
 use data::{Member, Set, Zset};
 use engine::{Txn, ValueRef};
 use smallvec::SmallVec;
 
-use crate::call::{Call, Handler, integer, is};
+use crate::call::{Call, Handler, Pace, integer, is, paced};
 use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::Command;
@@ -162,7 +163,8 @@ struct Input<'t> {
 }
 
 /// The arguments from the number of keys on.
-struct Query<'t> {
+struct Query<'t, 'e> {
+    txn: &'t Txn<'e>,
     inputs: SmallVec<[Input<'t>; 8]>,
     aggregate: Aggregate,
     with_scores: bool,
@@ -170,15 +172,15 @@ struct Query<'t> {
     limit: usize,
 }
 
-impl<'t> Query<'t> {
+impl<'t, 'e> Query<'t, 'e> {
     /// Reads the arguments; the inputs' types are looked at before the options, as in Redis.
     fn parse(
-        txn: &'t Txn<'_>,
+        txn: &'t Txn<'e>,
         name: &str,
         args: &[&[u8]],
         operation: Operation,
         stores: bool,
-    ) -> Result<Query<'t>> {
+    ) -> Result<Query<'t, 'e>> {
         let numkeys = integer(args[0])?;
         if numkeys < 1 {
             return Err(Error::new(format!(
@@ -194,7 +196,8 @@ impl<'t> Query<'t> {
         for key in keys {
             inputs.push(Input { source: Source::read(txn, key)?, weight: 1.0 });
         }
-        let mut query = Query { inputs, aggregate: Aggregate::Sum, with_scores: false, limit: 0 };
+        let mut query =
+            Query { txn, inputs, aggregate: Aggregate::Sum, with_scores: false, limit: 0 };
         let weighs = matches!(operation, Operation::Union | Operation::Inter);
         while let [option, rest @ ..] = options {
             if weighs && rest.len() >= numkeys && is(option, "WEIGHTS") {
@@ -244,7 +247,7 @@ impl<'t> Query<'t> {
         let by_score_and_name = |a: &(Name<'_>, f64), b: &(Name<'_>, f64)| {
             a.1.partial_cmp(&b.1).expect("scores are never NaN").then_with(|| a.0.cmp(&b.0))
         };
-        result.sort_unstable_by(by_score_and_name);
+        sort(self.txn, &mut result, &by_score_and_name);
         result
     }
 
@@ -256,9 +259,13 @@ impl<'t> Query<'t> {
     fn union(&mut self) -> Vec<(Name<'t>, f64)> {
         self.sort();
         let largest = self.inputs.last().map_or(0, |input| input.source.len());
+        let mut pace = Pace::of(self.txn);
         let mut all: AHashMap<Name<'t>, f64> = AHashMap::with_capacity(largest);
         for input in &self.inputs {
             input.source.visit(|member, score| {
+                if !pace.goes_on() {
+                    return false;
+                }
                 let score = not_nan(score * input.weight);
                 all.entry(member)
                     .and_modify(|sum| *sum = self.aggregate.join(*sum, score))
@@ -272,7 +279,11 @@ impl<'t> Query<'t> {
     fn intersect(&mut self, mut visit: impl FnMut(Name<'t>, f64) -> bool) {
         self.sort();
         let Some((smallest, others)) = self.inputs.split_first() else { return };
+        let mut pace = Pace::of(self.txn);
         smallest.source.visit(|member, score| {
+            if !pace.goes_on() {
+                return false;
+            }
             let mut sum = not_nan(score * smallest.weight);
             for other in others {
                 let Some(score) = other.source.score(&member) else { return true };
@@ -288,6 +299,7 @@ impl<'t> Query<'t> {
         let mut left = Vec::new();
         let Some((first, others)) = self.inputs.split_first() else { return left };
         let first = first.source;
+        let mut pace = Pace::of(self.txn);
         let names: usize = others.iter().map(|other| other.source.len()).sum();
         let mut excluded: AHashSet<Name<'t>> = AHashSet::new();
         let join = first.len().saturating_mul(others.len()) > first.len() + names;
@@ -295,7 +307,7 @@ impl<'t> Query<'t> {
             for other in others {
                 other.source.visit(|member, _| {
                     excluded.insert(member);
-                    true
+                    pace.goes_on()
                 });
             }
         }
@@ -308,9 +320,23 @@ impl<'t> Query<'t> {
             if !is_excluded {
                 left.push((member, score));
             }
-            true
+            pace.goes_on()
         });
         left
+    }
+}
+
+/// Items that are sorted without a look at the stop flag.
+const SORTED_AT_ONCE_MAX: usize = 1 << 16;
+
+/// Sorts; breaks off when the script is to end.
+fn sort<T>(txn: &Txn<'_>, items: &mut [T], order: &impl Fn(&T, &T) -> Ordering) {
+    if items.len() <= SORTED_AT_ONCE_MAX {
+        items.sort_unstable_by(order);
+    } else if !txn.should_stop() {
+        let (before, _, behind) = items.select_nth_unstable_by(items.len() / 2, order);
+        sort(txn, before, order);
+        sort(txn, behind, order);
     }
 }
 
@@ -319,7 +345,7 @@ fn answer(call: &mut Call<'_, '_>, args: &[&[u8]], name: &str, operation: Operat
     let with_scores = query.with_scores;
     let result = query.run(operation);
     reply_pairs_header(&mut call.reply, result.len(), with_scores);
-    for (member, score) in &result {
+    for (member, score) in paced(call.txn, result.iter()) {
         reply_pair(&mut call.reply, member, *score, with_scores);
     }
     Ok(())
@@ -336,12 +362,11 @@ fn store_result(
     let mut zset = Zset::new();
     let longest = result.iter().map(|(member, _)| member.len()).max().unwrap_or(0);
     zset.prepare(result.len(), longest, limits);
-    for (member, score) in &result {
+    for (member, score) in paced(call.txn, result.iter()) {
         zset.insert(member, unsigned_zero(*score), limits);
     }
     drop(result);
-    store(call, args[1], zset);
-    Ok(())
+    store(call, args[1], zset)
 }
 
 fn zunion(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {

@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use data::{LexRange, ScoreRange, Zset, index_range};
+use engine::Txn;
 
-use crate::call::{Call, Handler, integer, is};
+use crate::call::{Call, Handler, integer, is, paced};
 use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::Command;
@@ -233,12 +234,18 @@ impl Query<'_> {
     }
 
     /// Visits the members of the result in its order.
-    fn visit<'z>(&self, zset: &'z Zset, ranks: Range<usize>, mut visit: impl FnMut(&'z [u8], f64)) {
+    fn visit<'z>(
+        &self,
+        txn: &Txn<'_>,
+        zset: &'z Zset,
+        ranks: Range<usize>,
+        mut visit: impl FnMut(&'z [u8], f64),
+    ) {
         let members = zset.range(ranks);
         if self.reverse {
-            members.rev().for_each(|(member, score)| visit(member, score));
+            paced(txn, members.rev()).for_each(|(member, score)| visit(member, score));
         } else {
-            members.for_each(|(member, score)| visit(member, score));
+            paced(txn, members).for_each(|(member, score)| visit(member, score));
         }
     }
 }
@@ -256,7 +263,7 @@ fn reply_range(
     };
     let ranks = query.ranks(zset);
     reply_pairs_header(&mut call.reply, ranks.len(), query.with_scores);
-    query.visit(zset, ranks, |member, score| {
+    query.visit(call.txn, zset, ranks, |member, score| {
         reply_pair(&mut call.reply, member, score, query.with_scores);
     });
     Ok(())
@@ -295,12 +302,11 @@ fn zrangestore(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         let longest = zset.range(ranks.clone()).map(|(member, _)| member.len()).max();
         result.prepare(ranks.len(), longest.unwrap_or(0), limits);
         // Ascending whatever the direction: the order is lost in storing.
-        for (member, score) in zset.range(ranks) {
+        for (member, score) in paced(call.txn, zset.range(ranks)) {
             result.insert(member, score, limits);
         }
     }
-    store(call, args[1], result);
-    Ok(())
+    store(call, args[1], result)
 }
 
 fn zcount(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {

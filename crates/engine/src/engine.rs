@@ -272,7 +272,7 @@ impl Txn<'_> {
     pub fn for_each(&mut self, mut visit: impl FnMut(&Entry)) {
         let (db, now_ms) = (self.db, self.now_ms);
         for shard in 0..SHARDS as u16 {
-            if !self.walk_to(shard) {
+            if self.should_stop() || !self.walk_to(shard) {
                 break;
             }
             if let Some(db) = self.shard(shard).db(db) {
@@ -294,7 +294,7 @@ impl Txn<'_> {
         let mut seen = 0;
         let mut steps = 0;
         while seen < count && steps < count.saturating_mul(10) {
-            if !self.walk_to(shard) {
+            if self.should_stop() || !self.walk_to(shard) {
                 return 0;
             }
             position = match self.shard(shard).db(db) {

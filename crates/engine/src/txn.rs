@@ -274,6 +274,11 @@ impl<'e> Txn<'e> {
         self.run != 0 && self.worker.is_stopped(self.run)
     }
 
+    /// Frees a collection that was made and is not needed, a large one in the background.
+    pub fn discard(&self, collection: Collection) {
+        self.engine.discard(crate::entry::Entry::value(b"", collection.into(), None));
+    }
+
     pub fn limits(&self) -> &'e data::Limits {
         &self.worker.settings.limits
     }

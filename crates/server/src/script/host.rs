@@ -175,7 +175,7 @@ impl Host for ScriptHost<'_, '_> {
         );
         debug_assert!(wait.is_none(), "nothing waits inside a script");
         let failed = reply.first() == Some(&b'-');
-        if failed && let Some(end) = self.look_at_end() {
+        if let Some(end) = self.look_at_end() {
             // The command may have given up in the middle.
             reply.clear();
             Reply::new(reply, protocol).error(&end.text());

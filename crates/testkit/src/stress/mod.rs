@@ -17,6 +17,7 @@ mod parallel;
 mod process;
 mod scan;
 mod scripts;
+mod stopping;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -78,6 +79,7 @@ pub const ALL: &[Test] = &[
     Test { name: "scripts that find their keys conserve money", run: parallel::bank },
     Test { name: "every history has an order that explains it", run: linearizability::histories },
     Test { name: "exclusive commands come between long scripts", run: parallel::exclusive },
+    Test { name: "killed scripts leave long commands at once", run: stopping::long_commands },
     Test { name: "a script that takes too much memory fails alone", run: scripts::memory_limit },
     Test { name: "maxmemory holds in process memory", run: memory::policies_hold },
     Test { name: "LRU keeps what is read, TTL what lives long", run: memory::policies_choose },
