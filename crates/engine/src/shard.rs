@@ -64,12 +64,18 @@ impl ShardData {
         self.dbs.get(db as usize)
     }
 
+    #[inline]
     pub fn db_mut(&mut self, db: u32) -> &mut Db {
         let index = db as usize;
         if self.dbs.len() <= index {
-            self.dbs.resize_with(index + 1, Db::default);
+            self.add_dbs(index + 1);
         }
         &mut self.dbs[index]
+    }
+
+    #[cold]
+    fn add_dbs(&mut self, count: usize) {
+        self.dbs.resize_with(count, Db::default);
     }
 }
 

@@ -301,6 +301,7 @@ impl<'e> Txn<'e> {
         }
     }
 
+    #[inline]
     pub(crate) fn shard(&self, shard: u16) -> &ShardData {
         assert!(self.holds(shard), "a command touched a key outside its lock plan");
         // SAFETY: this transaction holds the shard's lock or the exclusive gate; writers need
@@ -308,6 +309,7 @@ impl<'e> Txn<'e> {
         unsafe { &*self.engine.shards[shard as usize].data.get() }
     }
 
+    #[inline]
     pub(crate) fn shard_mut(&mut self, shard: u16) -> &mut ShardData {
         assert!(self.holds(shard), "a command touched a key outside its lock plan");
         // SAFETY: as above, and `&mut self` rules out other references from this transaction.

@@ -283,6 +283,18 @@ impl<'a> Reply<'a> {
     }
 }
 
+/// The numbers from 00 to 99: half as many divisions as digit by digit.
+const PAIRS: [u8; 200] = {
+    let mut pairs = [0; 200];
+    let mut number = 0;
+    while number < 100 {
+        pairs[2 * number] = b'0' + (number / 10) as u8;
+        pairs[2 * number + 1] = b'0' + (number % 10) as u8;
+        number += 1;
+    }
+    pairs
+};
+
 /// Writes a type byte, a number and CRLF; returns their length.
 fn write_header(bytes: &mut [u8; HEADER_MAX], kind: u8, value: i64) -> usize {
     bytes[0] = kind;
@@ -290,9 +302,18 @@ fn write_header(bytes: &mut [u8; HEADER_MAX], kind: u8, value: i64) -> usize {
     let mut rest = value.unsigned_abs();
     let first = 1 + usize::from(value < 0);
     let end = first + rest.checked_ilog10().unwrap_or(0) as usize + 1;
-    for place in (first..end).rev() {
-        bytes[place] = b'0' + (rest % 10) as u8;
-        rest /= 10;
+    let mut place = end;
+    while rest >= 100 {
+        let pair = (rest % 100) as usize * 2;
+        rest /= 100;
+        place -= 2;
+        bytes[place..place + 2].copy_from_slice(&PAIRS[pair..pair + 2]);
+    }
+    if rest >= 10 {
+        let pair = rest as usize * 2;
+        bytes[first..first + 2].copy_from_slice(&PAIRS[pair..pair + 2]);
+    } else {
+        bytes[first] = b'0' + rest as u8;
     }
     bytes[end..end + 2].copy_from_slice(b"\r\n");
     end + 2
