@@ -5,7 +5,7 @@
 import { z } from 'zod';
 import { isMain, script, uniquePrefix, withClients } from './lib/connect.js';
 
-const appendScript = script('json-append');
+const appendScript = script('append');
 
 export const Order = z.object({
   id: z.number().int().nonnegative(),

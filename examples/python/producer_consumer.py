@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from common import connect, script, unique_prefix
 
-APPEND_SCRIPT = script("json-append")
+APPEND_SCRIPT = script("append")
 
 
 def checked(order) -> dict:
