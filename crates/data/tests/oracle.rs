@@ -1,7 +1,7 @@
 //! The number and glob rules against a real redis-server, with random inputs.
 //!
-//! Ignored by default because it needs `redis-server` on the path:
-//! `cargo test -p data --test oracle -- --ignored`. The seed is printed and can be given back in
+//! Ignored by plain `cargo test` because it needs `redis-server` on the path. The oracle stage of
+//! `cargo xtask test` installs one and runs it: `cargo test -p data --test oracle -- --ignored`. The seed is printed and can be given back in
 //! `ORACLE_SEED`.
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -21,15 +21,7 @@ pub fn argument(value: f64, out: &mut [u8; TEXT_BYTES_MAX]) -> usize {
 
 /// Decimal digits of an integer. Returns the length written.
 pub fn integer(value: i64, out: &mut [u8; TEXT_BYTES_MAX]) -> usize {
-    out[0] = b'-';
-    let mut rest = value.unsigned_abs();
-    let first = usize::from(value < 0);
-    let len = first + rest.checked_ilog10().unwrap_or(0) as usize + 1;
-    for place in (first..len).rev() {
-        out[place] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    len
+    resp::write_integer(out, value)
 }
 
 /// The fewest digits that read back, laid out as Redis 7.2 lays them out: plain while the point

@@ -17,5 +17,5 @@ mod request;
 pub use decode::{DecodeError, Item, Reader, ReplyScanner, Value, decode, item};
 pub use double::DoubleText;
 pub use inline::{Unbalanced, split_args};
-pub use reply::{Deferred, Protocol, Reply};
+pub use reply::{Deferred, Protocol, Reply, write_integer};
 pub use request::{Limits, Parsed, Parser, ProtocolError, Span, reserve_for, write_request};

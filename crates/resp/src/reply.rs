@@ -297,10 +297,19 @@ const PAIRS: [u8; 200] = {
 
 /// Writes a type byte, a number and CRLF; returns their length.
 fn write_header(bytes: &mut [u8; HEADER_MAX], kind: u8, value: i64) -> usize {
-    bytes[0] = kind;
-    bytes[1] = b'-';
+    let (first, rest) = bytes.split_at_mut(1);
+    first[0] = kind;
+    let end = 1 + write_integer(rest, value);
+    bytes[end..end + 2].copy_from_slice(b"\r\n");
+    end + 2
+}
+
+/// Writes the decimal digits of an integer to the front of `bytes`, which has room for 20; returns
+/// their number.
+pub fn write_integer(bytes: &mut [u8], value: i64) -> usize {
+    bytes[0] = b'-';
     let mut rest = value.unsigned_abs();
-    let first = 1 + usize::from(value < 0);
+    let first = usize::from(value < 0);
     let end = first + rest.checked_ilog10().unwrap_or(0) as usize + 1;
     let mut place = end;
     while rest >= 100 {
@@ -315,8 +324,7 @@ fn write_header(bytes: &mut [u8; HEADER_MAX], kind: u8, value: i64) -> usize {
     } else {
         bytes[first] = b'0' + rest as u8;
     }
-    bytes[end..end + 2].copy_from_slice(b"\r\n");
-    end + 2
+    end
 }
 
 /// A type byte, a number and CRLF, put together on the stack so that it is one append.

@@ -74,6 +74,7 @@ impl Server {
             if Instant::now() > deadline {
                 return Err(format!("{} does not answer", config.binary.display()));
             }
+            // The pause between two looks: whether it answers is the condition, see above.
             std::thread::sleep(Duration::from_millis(10));
         }
     }
