@@ -90,8 +90,23 @@ impl Setting for Words {
         self.0.join(&b' ')
     }
 
-    fn lines(&self, rule: &Self::Rule) -> Vec<Vec<u8>> {
-        vec![if self.is_empty() { b"\"\"".to_vec() } else { self.text(rule) }]
+    fn lines(&self, _: &Self::Rule) -> Vec<Vec<u8>> {
+        let words: Vec<Vec<u8>> = self.0.iter().map(|word| word_of_a_line(word)).collect();
+        vec![match &words[..] {
+            [] => b"\"\"".to_vec(),
+            // A word that stands alone is split once more when it is read.
+            [alone] => word_of_a_line(alone),
+            several => several.join(&b' '),
+        }]
+    }
+}
+
+/// A word as it stands in a file: in quotes if it needs them.
+fn word_of_a_line(word: &[u8]) -> Vec<u8> {
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
+    match !word.is_empty() && word.iter().all(is_plain) {
+        true => word.to_vec(),
+        false => quoted(word),
     }
 }
 

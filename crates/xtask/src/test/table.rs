@@ -44,7 +44,7 @@ pub fn run(wish: &Wish) -> Result<Tally, String> {
         tally.failed += 1;
     }
     match reference_path() {
-        Some(path) => tally.add(against_reference(&ours, &path)?),
+        Some(path) => tally.add(against_reference(&ours, &path, &mut differences)?),
         None => println!("no reference table beside the repository: only Redis was compared"),
     }
     Ok(tally)
@@ -64,7 +64,7 @@ fn compare(
             differences.iter_mut().find(|listed| listed.command == name && listed.field == field);
         let wanted = match listed {
             Some(listed) => {
-                listed.used = listed.ours != *their;
+                listed.used |= listed.ours != *their;
                 listed.ours.clone()
             }
             None => their.clone(),
@@ -190,7 +190,11 @@ fn reference_path() -> Option<PathBuf> {
 }
 
 /// Compares with a table of newer servers, and asks for every command that is due.
-fn against_reference(ours: &Table, path: &Path) -> Result<Tally, String> {
+fn against_reference(
+    ours: &Table,
+    path: &Path,
+    differences: &mut [Difference],
+) -> Result<Tally, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let json: Json = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     let rows = json.as_object().ok_or("the reference table is not an object")?;
@@ -209,7 +213,7 @@ fn against_reference(ours: &Table, path: &Path) -> Result<Tally, String> {
         match ours.get(name) {
             Some(our) => {
                 let theirs = reference_row(row);
-                tally.add(compare(name, our, &theirs, "the reference", &mut []));
+                tally.add(compare(name, our, &theirs, "the reference", differences));
                 if later.contains(&name.as_str()) {
                     println!("later.txt: {name} is there");
                     tally.failed += 1;
