@@ -6,6 +6,7 @@
 //! `tests/talk`; everything else reads the row.
 
 pub mod call;
+pub mod effects;
 pub mod error;
 pub mod expire;
 pub mod generic;

@@ -2,11 +2,12 @@
 //!
 //! Shared by all threads. Time comes in as an argument, threads and sockets are the server's.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::change::{Change, Journal};
 use crate::entry::Entry;
 use crate::gate::Gates;
 use crate::shard::{Db, SHARDS, Shard};
@@ -45,6 +46,8 @@ pub struct Engine {
     pending_free: Arc<AtomicUsize>,
     /// Given to waiters so far.
     tickets: AtomicU64,
+    journal: OnceLock<Box<dyn Journal>>,
+    is_logging: AtomicBool,
 }
 
 /// Keys of one database.
@@ -67,6 +70,8 @@ impl Engine {
             reclaim: OnceLock::new(),
             pending_free: Arc::default(),
             tickets: AtomicU64::new(0),
+            journal: OnceLock::new(),
+            is_logging: AtomicBool::new(false),
         }
     }
 
@@ -110,6 +115,29 @@ impl Engine {
     /// Where large values go to be freed; without it they are freed in place.
     pub fn set_reclaim(&self, sender: Sender<Garbage>) {
         let _ = self.reclaim.set(sender);
+    }
+
+    /// Where the changes of all transactions go while they are logged; set once.
+    pub fn set_journal(&self, journal: Box<dyn Journal>) {
+        let is_first = self.journal.set(journal).is_ok();
+        assert!(is_first, "there is a journal already");
+    }
+
+    /// Begins or ends to log all changes. The caller holds every gate, so that the journal gets
+    /// whole transactions and all of them from here on.
+    pub fn set_logging(&self, on: bool) {
+        assert!(!on || self.journal.get().is_some(), "there is no journal");
+        self.is_logging.store(on, Ordering::Release);
+    }
+
+    /// Whether transactions that begin now log their changes.
+    #[inline]
+    pub fn is_logging(&self) -> bool {
+        self.is_logging.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn journal(&self) -> Option<&dyn Journal> {
+        self.journal.get().map(|journal| &**journal)
     }
 
     /// Objects handed over and not freed yet.
@@ -384,6 +412,17 @@ impl Txn<'_> {
                 taken.push((shard, index as u32, old));
             }
         }
+        if removed > 0 {
+            let home = self.db;
+            match db {
+                Some(db) => {
+                    self.db = db;
+                    self.log(b"", Change::FlushDb);
+                }
+                None => self.log(b"", Change::FlushAll),
+            }
+            self.db = home;
+        }
         self.effects.dirty += removed as u64;
         self.mark_at_commit(marks);
         self.release_tables(taken, removed);
@@ -397,6 +436,7 @@ impl Txn<'_> {
         let mut ready = Vec::new();
         self.swap_tables(a, b);
         self.note_swapped(a, b);
+        self.log(b"", Change::SwapDbs { a, b });
         for shard in 0..SHARDS as u16 {
             let data = self.shard_mut(shard);
             for (name, watches) in &data.watches {

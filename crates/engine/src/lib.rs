@@ -7,6 +7,7 @@
 
 pub mod access;
 mod ahead;
+mod change;
 mod door;
 mod engine;
 mod entry;
@@ -22,6 +23,7 @@ mod wait;
 mod worker;
 
 pub use ahead::{Inside, PREFETCH_KEYS_MAX, Target};
+pub use change::{Change, Changes, Journal, Record, Records};
 pub use door::{Expiry, Mut, NotIncremented};
 pub use engine::{DbSize, Engine, Garbage, KeyHasher};
 pub use entry::{Collection, Entry, Str, Type, Value, ValueRef};

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use lock_api::{RawMutex as _, RawMutexTimed as _};
 use smallvec::SmallVec;
 
+use crate::change::{Change, Changes, Record, Records};
 use crate::engine::Engine;
 use crate::entry::{Entry, ValueRef};
 use crate::shard::ShardData;
@@ -61,6 +62,8 @@ pub struct Effects {
     pub ready: Vec<KeyName>,
     /// Changes made.
     pub dirty: u64,
+    /// Place of what was logged in the journal; 0 when nothing was.
+    pub sequence: u64,
 }
 
 /// Expired keys that one transaction notes for removal, so that a script reading one in a loop
@@ -88,6 +91,10 @@ pub struct Txn<'e> {
     pub(crate) no_touch: bool,
     /// While it records: what puts everything back.
     pub(crate) undo: Option<Box<Recorder>>,
+    /// Whether changes are logged.
+    logs: bool,
+    /// Those logged so far.
+    pub(crate) changes: Option<Box<Changes>>,
     /// The script it belongs to, as a number that others can stop; 0 for none.
     run: u64,
     locked: bool,
@@ -128,6 +135,8 @@ impl<'e> Txn<'e> {
             effects: Effects::default(),
             no_touch: false,
             undo: None,
+            logs: engine.is_logging(),
+            changes: None,
             run: 0,
             locked: true,
         })
@@ -183,6 +192,7 @@ impl<'e> Txn<'e> {
             self.db = db;
             self.remove_if_expired(&key);
         }
+        self.publish();
         self.unlock();
         if let Some(log) = log {
             self.drop_log(log);
@@ -208,6 +218,7 @@ impl<'e> Txn<'e> {
 
     pub(crate) fn leave_walk(&mut self) {
         if let Some(shard) = self.walking.take() {
+            self.publish();
             // SAFETY: `walk_to` locked it on this thread.
             unsafe { self.engine.shards[shard as usize].lock.unlock() };
         }
@@ -229,6 +240,74 @@ impl<'e> Txn<'e> {
             }
         }
         self.obstacle.is_none()
+    }
+
+    /// Notes a change, if somebody wants to know.
+    #[inline]
+    pub(crate) fn log(&mut self, key: &[u8], change: Change<'_>) {
+        if self.logs {
+            self.log_now(key, change);
+        }
+    }
+
+    /// Whether changes are logged: what is needed for that alone may be left out otherwise.
+    #[inline]
+    pub(crate) fn logs(&self) -> bool {
+        self.logs
+    }
+
+    fn log_now(&mut self, key: &[u8], change: Change<'_>) {
+        let (worker, db) = (self.worker, self.db);
+        let spare = || worker.spare_changes.take().unwrap_or_default();
+        self.changes.get_or_insert_with(spare).add(Record { db, key, change });
+    }
+
+    /// Logs the changes from here on, though nobody else may want to know (a dry run). The answer
+    /// is for `logged_since`.
+    pub fn start_logging(&mut self) -> usize {
+        self.logs = true;
+        self.mark_changes()
+    }
+
+    /// The changes since logging was started; none that was rolled back.
+    pub fn logged_since(&self, mark: usize) -> Records<'_> {
+        let bytes = self.changes.as_ref().map_or(&b""[..], |changes| changes.as_bytes());
+        Records::new(&bytes[mark..])
+    }
+
+    /// Logs no more, unless all changes are logged. What was must have been rolled back.
+    pub fn stop_logging(&mut self) {
+        self.logs = self.engine.is_logging();
+    }
+
+    pub(crate) fn mark_changes(&mut self) -> usize {
+        self.changes.as_mut().map_or(0, |changes| changes.mark())
+    }
+
+    pub(crate) fn cut_changes_back(&mut self, mark: usize) {
+        if let Some(changes) = &mut self.changes {
+            changes.cut_back(mark);
+        }
+    }
+
+    /// Hands what was logged to the journal. The locks are still held.
+    #[inline]
+    fn publish(&mut self) {
+        if self.changes.is_some() {
+            self.publish_now();
+        }
+    }
+
+    fn publish_now(&mut self) {
+        let Some(mut changes) = self.changes.take() else { return };
+        if self.engine.is_logging()
+            && !changes.is_empty()
+            && let Some(journal) = self.engine.journal()
+        {
+            self.effects.sequence = journal.append(&changes);
+        }
+        changes.clear();
+        self.worker.spare_changes.set(Some(changes));
     }
 
     pub fn engine(&self) -> &'e Engine {
@@ -458,6 +537,7 @@ impl Drop for Txn<'_> {
         if self.undo.is_some() && !std::thread::panicking() {
             self.roll_back();
         }
+        self.publish();
         self.unlock();
     }
 }

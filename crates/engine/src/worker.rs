@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::change::Changes;
 use crate::settings::Settings;
 use crate::undo::Recorder;
 
@@ -46,6 +47,8 @@ pub struct Worker {
     pub rng: RefCell<fastrand::Rng>,
     /// An undo log that was used and emptied, for the next transaction that records.
     pub(crate) spare_log: Cell<Option<Box<Recorder>>>,
+    /// The same of a change log.
+    pub(crate) spare_changes: Cell<Option<Box<Changes>>>,
     /// The run that somebody wants to end; see [`Txn::set_run`](crate::Txn::set_run).
     stopped_run: Arc<AtomicU64>,
 }
@@ -58,6 +61,7 @@ impl Worker {
             stats,
             rng: RefCell::new(fastrand::Rng::new()),
             spare_log: Cell::default(),
+            spare_changes: Cell::default(),
             stopped_run: Arc::default(),
         }
     }

@@ -7,6 +7,8 @@
 
 #[path = "../src/access.rs"]
 mod access;
+#[path = "../src/change.rs"]
+mod change;
 #[path = "../src/door/mod.rs"]
 mod door;
 #[path = "../src/engine.rs"]

@@ -2,6 +2,7 @@
 
 use data::Hash;
 
+use crate::change::Change;
 use crate::door::Mut;
 use crate::undo::{Delta, Small};
 
@@ -18,15 +19,21 @@ impl Mut<'_, '_, Hash> {
     pub fn set(&mut self, field: &[u8], value: &[u8]) -> bool {
         self.note(field);
         let limits = self.limits();
-        self.changed = true;
-        self.value().set(field, value, limits)
+        let is_new = self.value().set(field, value, limits);
+        self.did(Change::SetField { field, value });
+        if is_new && self.len() == 1 {
+            self.did_begin();
+        }
+        is_new
     }
 
     /// Removes a field; false if there was none.
     pub fn remove(&mut self, field: &[u8]) -> bool {
         self.note(field);
         let removed = self.value().remove(field);
-        self.changed |= removed;
+        if removed {
+            self.did(Change::RemoveField { field });
+        }
         removed
     }
 

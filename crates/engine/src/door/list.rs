@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use data::{End, List, index_at};
 
+use crate::change::Change;
 use crate::door::Mut;
+use crate::txn::Kind;
 use crate::undo::{Delta, Small};
 
 impl Mut<'_, '_, List> {
@@ -13,8 +15,11 @@ impl Mut<'_, '_, List> {
             log.note_push(end);
         }
         let limits = self.limits();
-        self.changed = true;
         self.value().push(end, value, limits);
+        self.did(Change::Push { end, value });
+        if self.len() == 1 {
+            self.did_begin();
+        }
     }
 
     pub fn pop(&mut self, end: End) -> Option<Vec<u8>> {
@@ -28,7 +33,9 @@ impl Mut<'_, '_, List> {
         }
         let limits = self.limits();
         let popped = self.value().pop_with(end, limits, read);
-        self.changed |= popped.is_some();
+        if popped.is_some() {
+            self.did(Change::Pop { end, count: 1 });
+        }
         popped
     }
 
@@ -41,7 +48,7 @@ impl Mut<'_, '_, List> {
             log.note(Delta::Replaced { index, old });
         }
         let limits = self.limits();
-        self.changed = true;
+        self.did(Change::Replace { index, value });
         self.value().set(index as i64, value, limits)
     }
 
@@ -53,7 +60,7 @@ impl Mut<'_, '_, List> {
             log.note(Delta::Inserted { index });
         }
         let limits = self.limits();
-        self.changed = true;
+        self.did(Change::Insert { pivot, before, value });
         self.value().insert(index, value, limits);
         Some(index)
     }
@@ -80,7 +87,9 @@ impl Mut<'_, '_, List> {
         }
         let limits = self.limits();
         let removed = self.value().remove(value, count, limits);
-        self.changed |= removed > 0;
+        if removed > 0 {
+            self.did(Change::RemoveEqual { value, count });
+        }
         removed
     }
 
@@ -91,7 +100,35 @@ impl Mut<'_, '_, List> {
         if range.is_empty() {
             return 0;
         }
-        self.changed = true;
+        if range.start == 0 {
+            self.did(Change::Pop { end: End::Head, count: range.end });
+        } else if range.end == len {
+            self.did(Change::Pop { end: End::Tail, count: range.len() });
+        } else {
+            self.did_remove_middle(range.clone());
+        }
+        self.cut(range)
+    }
+
+    /// Logs that a range was taken out from between other elements: no command does that, so all
+    /// behind it are taken off and come back.
+    fn did_remove_middle(&mut self, range: Range<usize>) {
+        self.did(Change::Retain { start: 0, end: range.start });
+        if self.txn.logs() {
+            let at = self.at;
+            // SAFETY: as in `value`; only read here.
+            let entry = unsafe { at.entry() };
+            let list = entry.collection().and_then(List::of).expect("the door checked the type");
+            let behind = list.range(range.end..list.len());
+            behind.for_each(|value| {
+                self.txn.log(entry.key(), Change::Push { end: End::Tail, value });
+            });
+        }
+    }
+
+    /// Removes the elements of a range, which is not empty; all is logged.
+    fn cut(&mut self, range: Range<usize>) -> usize {
+        let len = self.len();
         let limits = self.limits();
         if let Some((mut log, list)) = self.inverse() {
             if range.len() == len {
@@ -113,6 +150,11 @@ impl Mut<'_, '_, List> {
         if start == end {
             return self.remove_range(0..len);
         }
-        self.remove_range(end..len) + self.remove_range(0..start)
+        if len == end - start {
+            return 0;
+        }
+        self.did(Change::Retain { start, end });
+        let behind = if end < len { self.cut(end..len) } else { 0 };
+        behind + if start > 0 { self.cut(0..start) } else { 0 }
     }
 }

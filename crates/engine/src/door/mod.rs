@@ -1,11 +1,12 @@
 //! The one door: every change of a key passes here.
 //!
 //! Behind it, and nowhere else, stand lazy expiry, the index of keys with an expiry, WATCH,
-//! waking blocked clients, the dirty counter and undo; snapshots and client tracking will stand
-//! here too. A handler that forgets one of them cannot exist.
+//! waking blocked clients, the dirty counter, undo and the change log; snapshots and client tracking
+//! will stand here too. A handler that forgets one of them cannot exist.
 
 mod hash;
 mod list;
+mod logged;
 mod set;
 mod text;
 mod zset;
@@ -16,6 +17,7 @@ use std::ops::Deref;
 use data::Limits;
 
 use crate::access;
+use crate::change::Change;
 use crate::engine::Engine;
 use crate::entry::{Entry, EntryRef, Str, Value, ValueRef};
 use crate::txn::{Kind, Txn, WrongType};
@@ -40,7 +42,13 @@ pub enum NotIncremented {
 
 impl<'e> Txn<'e> {
     /// Notes a change of a key.
-    fn changed(&mut self, hash: u64, key: &[u8]) {
+    fn changed(&mut self, hash: u64, key: &[u8], change: Change<'_>) {
+        self.log(key, change);
+        self.announce(hash, key);
+    }
+
+    /// Notes a change of a key that was logged already.
+    fn announce(&mut self, hash: u64, key: &[u8]) {
         self.effects.dirty += 1;
         let (db, recording) = (self.db, self.is_recording());
         let shard = self.shard_mut(Engine::shard_of(hash));
@@ -77,7 +85,7 @@ impl<'e> Txn<'e> {
             .is_some_and(|entry| entry.is_expired(now_ms));
         if due && let Some(entry) = shard.db_mut(db).remove(hasher, hash, key) {
             self.worker.stats.expired_keys.add(1);
-            self.changed(hash, key);
+            self.changed(hash, key, Change::Remove);
             self.release(hash, key, Some(entry));
         }
         due
@@ -97,13 +105,15 @@ impl<'e> Txn<'e> {
         Some(unsafe { &*std::ptr::from_ref(found) })
     }
 
-    /// Puts an entry under its key, replacing what is there.
-    fn place(&mut self, hash: u64, entry: Entry) {
+    /// Puts an entry under its key, replacing what is there; true when something was.
+    fn place(&mut self, hash: u64, entry: Entry) -> bool {
         let at = entry.address();
         let old = self.put_in(hash, entry);
         // SAFETY: just put in, and `release` moves no entry of a table.
         let key = unsafe { at.entry() }.key();
+        let replaced = old.is_some();
         self.release(hash, key, old);
+        replaced
     }
 
     /// Puts an entry under its key and takes out what was there. Nothing is recorded.
@@ -164,25 +174,32 @@ impl<'e> Txn<'e> {
         if !in_place {
             self.place(hash, Entry::string(key, value, expire));
         }
-        self.changed(hash, key);
+        self.changed(hash, key, Change::Set { value, expiry });
     }
 
     /// Stores a whole value, replacing what is there. O(1) beside freeing the old value.
     pub fn put(&mut self, key: &[u8], value: impl Into<Value>, expire_at_ms: Option<i64>) {
         let hash = self.engine.hash(key);
-        self.place(hash, Entry::value(key, value.into(), expire_at_ms));
-        self.changed(hash, key);
+        let entry = Entry::value(key, value.into(), expire_at_ms);
+        let at = entry.address();
+        let replaced = self.place(hash, entry);
+        if self.logs() {
+            // SAFETY: just put in, and logging moves no entry of a table.
+            self.log_value(unsafe { at.entry() }, replaced);
+        }
+        self.announce(hash, key);
     }
 
     /// Removes a key. Large values are freed on another thread.
     pub fn remove(&mut self, key: &[u8]) -> bool {
         let hash = self.engine.hash(key);
         let Some(entry) = self.unlink(hash, key) else { return false };
+        self.log(key, Change::Remove);
         self.release(hash, key, Some(entry));
         true
     }
 
-    /// Takes out the live entry of a key; nothing is recorded.
+    /// Takes out the live entry of a key; nothing is recorded or logged.
     fn unlink(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
         if self.remove_if_expired(key) {
             return None;
@@ -190,7 +207,7 @@ impl<'e> Txn<'e> {
         let (db, engine) = (self.db, self.engine);
         let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
         let entry = tables.remove(&engine.hasher, hash, key)?;
-        self.changed(hash, key);
+        self.announce(hash, key);
         Some(entry)
     }
 
@@ -203,7 +220,7 @@ impl<'e> Txn<'e> {
         let (db, engine) = (self.db, self.engine);
         let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
         tables.set_expire(&engine.hasher, hash, key, expire_at_ms);
-        self.changed(hash, key);
+        self.changed(hash, key, Change::Expire { at_ms: expire_at_ms });
         true
     }
 
@@ -218,7 +235,7 @@ impl<'e> Txn<'e> {
                     self.note_int(hash, key, stored, expire);
                     // SAFETY: found above, and a note moves no entry of a table.
                     unsafe { at.entry_mut() }.overwrite_int(value);
-                    self.changed(hash, key);
+                    self.changed_to(hash, key, value);
                     return;
                 }
                 expire
@@ -226,7 +243,7 @@ impl<'e> Txn<'e> {
             None => None,
         };
         self.place(hash, Entry::value(key, Value::Int(value), expire));
-        self.changed(hash, key);
+        self.changed_to(hash, key, value);
     }
 
     /// Adds to an integer string where it stands, creating it from 0 if need be; the expiry
@@ -247,7 +264,7 @@ impl<'e> Txn<'e> {
             self.note_int(hash, key, stored, expire);
             // SAFETY: found above, and a note moves no entry of a table.
             unsafe { at.entry_mut() }.overwrite_int(sum);
-            self.changed(hash, key);
+            self.changed_to(hash, key, sum);
             return Ok(sum);
         }
         let (stored, expire) = match self.meet(hash, key) {
@@ -263,7 +280,7 @@ impl<'e> Txn<'e> {
         };
         let sum = stored.checked_add(by).ok_or(NotIncremented::Overflow)?;
         self.place(hash, Entry::value(key, Value::Int(sum), expire));
-        self.changed(hash, key);
+        self.changed_to(hash, key, sum);
         Ok(sum)
     }
 
@@ -273,6 +290,9 @@ impl<'e> Txn<'e> {
         let hash = self.engine.hash(key);
         let Some(entry) = self.unlink(hash, key) else { return false };
         let entry = if key == to { entry } else { entry.renamed(to) };
+        if self.logs() {
+            self.log_move(key, to, to_db);
+        }
         if self.is_recording() && !self.is_saved_whole(hash, key) {
             // Undo moves it back. That is a step of its own, so its new place is emptied first.
             let home = std::mem::replace(&mut self.db, to_db);
@@ -283,7 +303,7 @@ impl<'e> Txn<'e> {
             }
             self.note_relocated((home, key), (to_db, to));
             self.put_in(to_hash, entry);
-            self.changed(to_hash, to);
+            self.announce(to_hash, to);
             self.db = home;
         } else {
             self.arrive(entry, to, to_db);
@@ -295,6 +315,7 @@ impl<'e> Txn<'e> {
     /// False when there is no key. O(size of the value).
     pub fn duplicate(&mut self, key: &[u8], to: &[u8], to_db: u32) -> bool {
         let Some(entry) = self.peek(key).map(|entry| entry.duplicate(to)) else { return false };
+        self.log(key, Change::Copy { to, to_db });
         self.arrive(entry, to, to_db);
         true
     }
@@ -303,7 +324,7 @@ impl<'e> Txn<'e> {
         let home = std::mem::replace(&mut self.db, to_db);
         let hash = self.engine.hash(to);
         self.place(hash, entry);
-        self.changed(hash, to);
+        self.announce(hash, to);
         self.db = home;
     }
 
@@ -388,11 +409,35 @@ impl<'t, 'e, T: Kind> Mut<'t, 'e, T> {
         let (key, expire) = (entry.key(), entry.expire_at_ms());
         self.txn.note_emptied(at, Entry::value(key, Value::Collection(all.wrap()), expire));
         self.edits = Edits::Whole;
-        self.changed = true;
     }
 
     fn limits(&self) -> &'e Limits {
         self.txn.limits()
+    }
+
+    /// To be called behind every change, with what it was.
+    #[inline]
+    fn did(&mut self, change: Change<'_>) {
+        self.changed = true;
+        if self.txn.logs() {
+            let at = self.at;
+            // SAFETY: as in `value`; only read here.
+            self.txn.log(unsafe { at.entry() }.key(), change);
+        }
+    }
+
+    /// To be called behind the change that brought the first element. A collection that was
+    /// emptied by this handle is still there with its expiry; replayed, it is a new one.
+    #[inline]
+    fn did_begin(&mut self) {
+        if self.txn.logs() {
+            let at = self.at;
+            // SAFETY: as in `value`; only read here.
+            let entry = unsafe { at.entry() };
+            if let Some(when) = entry.expire_at_ms() {
+                self.txn.log(entry.key(), Change::Expire { at_ms: Some(when) });
+            }
+        }
     }
 
     /// The collection itself, for the mutators.
@@ -424,7 +469,7 @@ impl<T: Kind> Drop for Mut<'_, '_, T> {
         // SAFETY: as in `value`; below it is kept alive until its key was used.
         let entry = unsafe { at.entry() };
         if self.changed {
-            self.txn.changed(self.hash, entry.key());
+            self.txn.announce(self.hash, entry.key());
         }
         if empty {
             let (db, hasher) = (self.txn.db, &self.txn.engine.hasher);

@@ -2,6 +2,7 @@
 
 use data::Set;
 
+use crate::change::Change;
 use crate::door::Mut;
 use crate::undo::{Delta, Small};
 
@@ -20,6 +21,10 @@ impl Mut<'_, '_, Set> {
         let added = self.value().add(member, limits);
         if added {
             self.note(member, false);
+            self.did(Change::AddMember { member });
+            if self.len() == 1 {
+                self.did_begin();
+            }
         }
         added
     }
@@ -30,6 +35,7 @@ impl Mut<'_, '_, Set> {
         let removed = self.value().remove(member);
         if removed {
             self.note(member, true);
+            self.did(Change::RemoveMember { member });
         }
         removed
     }
@@ -43,7 +49,6 @@ impl Mut<'_, '_, Set> {
     }
 
     fn note(&mut self, member: &[u8], was_there: bool) {
-        self.changed = true;
         if let Some(mut log) = self.log()
             && !log.covers(member)
         {

@@ -1,7 +1,8 @@
 //! Changes of a part of a string: APPEND, SETRANGE and what writes bits.
 
+use crate::change::Change;
 use crate::engine::Engine;
-use crate::entry::{Entry, ValueRef};
+use crate::entry::{Entry, Str, ValueRef};
 use crate::txn::{Txn, WrongType};
 
 impl Txn<'_> {
@@ -18,6 +19,17 @@ impl Txn<'_> {
         offset: usize,
         bytes: &[u8],
     ) -> Result<usize, WrongType> {
+        if bytes.is_empty() {
+            // Only the gap is written, if there is one.
+            let len = match self.peek(key).map(Entry::get) {
+                Some(ValueRef::Str(Str::Int(number))) => {
+                    data::number::format_i64(number).as_bytes().len()
+                }
+                Some(ValueRef::Str(Str::Bytes(text))) => text.len(),
+                _ => 0,
+            };
+            return self.write_bytes(key, None, &vec![0; offset.saturating_sub(len)]);
+        }
         self.write_bytes(key, Some(offset), bytes)
     }
 
@@ -28,11 +40,15 @@ impl Txn<'_> {
         more: &[u8],
     ) -> Result<usize, WrongType> {
         let hash = self.engine.hash(key);
+        let change = match offset {
+            Some(offset) => Change::Overwrite { offset, bytes: more },
+            None => Change::Append { bytes: more },
+        };
         let Some(entry) = self.meet(hash, key) else {
             let mut text = Vec::new();
             let len = write_into(&mut text, offset, more);
             self.place(hash, Entry::raw_string(key, text, None));
-            self.changed(hash, key);
+            self.changed(hash, key, change);
             return Ok(len);
         };
         let ValueRef::Str(_) = entry.get() else { return Err(WrongType) };
@@ -53,7 +69,7 @@ impl Txn<'_> {
         if expires {
             tables.note_expiry(&engine.hasher, hash, after);
         }
-        self.changed(hash, key);
+        self.changed(hash, key, change);
         Ok(len)
     }
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use data::Zset;
 
+use crate::change::Change;
 use crate::door::Mut;
 use crate::undo::{Delta, Small};
 
@@ -23,6 +24,10 @@ impl Mut<'_, '_, Zset> {
         let old = self.value().insert(member, score, limits);
         if old != Some(score) {
             self.note(member, old);
+            self.did(Change::SetScore { member, score });
+            if old.is_none() && self.len() == 1 {
+                self.did_begin();
+            }
         }
         old
     }
@@ -33,6 +38,7 @@ impl Mut<'_, '_, Zset> {
         let removed = self.value().remove(member);
         if removed.is_some() {
             self.note(member, removed);
+            self.did(Change::RemoveScored { member });
         }
         removed
     }
@@ -68,12 +74,11 @@ impl Mut<'_, '_, Zset> {
         } else {
             self.value().remove_range_with(range.clone(), each);
         }
-        self.changed = true;
+        self.did(Change::RemoveRanks { start: range.start, end: range.end });
         range.len()
     }
 
     fn note(&mut self, member: &[u8], old: Option<f64>) {
-        self.changed = true;
         if let Some(mut log) = self.log()
             && !log.covers(member)
         {

@@ -100,6 +100,8 @@ pub(crate) struct Recorder {
     /// Effects when the recording began.
     dirty: u64,
     ready: usize,
+    /// Bytes of the change log then.
+    changes: usize,
     /// Keys whose watches are marked at commit.
     marks: AHashSet<KeyName>,
 }
@@ -272,6 +274,7 @@ impl Txn<'_> {
             let mut log = self.worker.spare_log.take().unwrap_or_default();
             log.dirty = self.effects.dirty;
             log.ready = self.effects.ready.len();
+            log.changes = self.mark_changes();
             self.undo = Some(log);
         }
     }
@@ -280,10 +283,11 @@ impl Txn<'_> {
         self.undo.is_some()
     }
 
-    /// Memory that recording has taken. Values that moved into the log are not counted: they were
-    /// there before.
+    /// Memory that recording has taken, and what the changes since then take in the change log.
+    /// Values that moved into the log are not counted: they were there before.
     pub fn undo_bytes(&self) -> usize {
-        self.undo.as_ref().map_or(0, |log| log.bytes)
+        let Some(log) = &self.undo else { return 0 };
+        log.bytes + self.changes.as_ref().map_or(0, |changes| changes.len() - log.changes)
     }
 
     /// Puts everything back as it was when the recording began, and ends it. The locks are kept
@@ -302,6 +306,7 @@ impl Txn<'_> {
         self.db = home;
         self.effects.dirty = log.dirty;
         self.effects.ready.truncate(log.ready);
+        self.cut_changes_back(log.changes);
         self.worker.spare_log.set(Some(log.clear(self.engine)));
     }
 

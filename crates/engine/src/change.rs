@@ -1,0 +1,529 @@
+//! The change log: what a transaction did, in a form that does the same wherever it is done again.
+//!
+//! The door notes every change here while somebody wants to know: an append-only file, replicas, a
+//! dry run of a script. What was random or relative to the clock is settled in it: a popped member
+//! is named, an expiry is a point in time. It is what became of the keys and not the commands that
+//! did it; `command::effects` says it in commands. What is rolled back is cut off.
+//!
+//! The changes of a transaction are one block of bytes. It is handed to the [`Journal`] while the
+//! locks are still held, so blocks that touch the same key come in the order of their changes.
+
+use data::End;
+
+use crate::door::Expiry;
+
+/// Where the blocks of all transactions go. Called by many threads at once, each of which holds
+/// the locks of what it has changed: it must not look at the keyspace, and be quick.
+pub trait Journal: Send + Sync {
+    /// Takes a block; answers its place in the order of all blocks, counted from 1.
+    fn append(&self, block: &Changes) -> u64;
+}
+
+/// One change of a key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Change<'a> {
+    /// The key holds this string, whatever it held before.
+    Set {
+        value: &'a [u8],
+        expiry: Expiry,
+    },
+    /// These bytes came behind the string, or behind none.
+    Append {
+        bytes: &'a [u8],
+    },
+    /// These bytes, one at least, stand at the offset; zeros fill a gap.
+    Overwrite {
+        offset: usize,
+        bytes: &'a [u8],
+    },
+    /// The key is gone.
+    Remove,
+    /// The key expires then (Unix ms), or never.
+    Expire {
+        at_ms: Option<i64>,
+    },
+    /// The value with its expiry is at another key, in another database, or both. Nothing else is
+    /// there, unless only the key is another.
+    Move {
+        to: &'a [u8],
+        to_db: u32,
+    },
+    /// A copy of the value with its expiry is there, whatever was there before.
+    Copy {
+        to: &'a [u8],
+        to_db: u32,
+    },
+    /// The list has one more element at an end.
+    Push {
+        end: End,
+        value: &'a [u8],
+    },
+    /// So many elements are gone from an end of the list.
+    Pop {
+        end: End,
+        count: usize,
+    },
+    /// The list has another element at the index.
+    Replace {
+        index: usize,
+        value: &'a [u8],
+    },
+    /// The element stands beside the first one that equals the pivot.
+    Insert {
+        pivot: &'a [u8],
+        before: bool,
+        value: &'a [u8],
+    },
+    /// Elements of this value are gone: all, so many from the head, or from the tail if negative.
+    RemoveEqual {
+        value: &'a [u8],
+        count: i64,
+    },
+    /// Only the elements of this range, one at least, are left.
+    Retain {
+        start: usize,
+        end: usize,
+    },
+    AddMember {
+        member: &'a [u8],
+    },
+    RemoveMember {
+        member: &'a [u8],
+    },
+    SetField {
+        field: &'a [u8],
+        value: &'a [u8],
+    },
+    RemoveField {
+        field: &'a [u8],
+    },
+    SetScore {
+        member: &'a [u8],
+        score: f64,
+    },
+    RemoveScored {
+        member: &'a [u8],
+    },
+    /// The members of these ranks, one at least, are gone.
+    RemoveRanks {
+        start: usize,
+        end: usize,
+    },
+    /// The database of this record is empty. It has no key, like those below.
+    FlushDb,
+    FlushAll,
+    SwapDbs {
+        a: u32,
+        b: u32,
+    },
+}
+
+/// A change and where it happened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Record<'a> {
+    pub db: u32,
+    pub key: &'a [u8],
+    pub change: Change<'a>,
+}
+
+// A record begins with a byte: what it is, and whether database and key follow or are those of the
+// record before. Numbers are written in groups of seven bits, bytes behind their length.
+const SET: u8 = 0;
+const SET_KEEPING: u8 = 1;
+const SET_EXPIRING: u8 = 2;
+const APPEND: u8 = 3;
+const OVERWRITE: u8 = 4;
+const REMOVE: u8 = 5;
+const EXPIRE: u8 = 6;
+const PERSIST: u8 = 7;
+const MOVE: u8 = 8;
+const COPY: u8 = 9;
+const PUSH_HEAD: u8 = 10;
+const PUSH_TAIL: u8 = 11;
+const POP_HEAD: u8 = 12;
+const POP_TAIL: u8 = 13;
+const REPLACE: u8 = 14;
+const INSERT_BEFORE: u8 = 15;
+const INSERT_BEHIND: u8 = 16;
+const REMOVE_EQUAL: u8 = 17;
+const RETAIN: u8 = 18;
+const ADD_MEMBER: u8 = 19;
+const REMOVE_MEMBER: u8 = 20;
+const SET_FIELD: u8 = 21;
+const REMOVE_FIELD: u8 = 22;
+const SET_SCORE: u8 = 23;
+const REMOVE_SCORED: u8 = 24;
+const REMOVE_RANKS: u8 = 25;
+const FLUSH_DB: u8 = 26;
+const FLUSH_ALL: u8 = 27;
+const SWAP_DBS: u8 = 28;
+const KIND: u8 = 0x1f;
+const SAME_DB: u8 = 0x40;
+const SAME_KEY: u8 = 0x80;
+
+/// Bytes that a block keeps room for when it is used again.
+const KEPT_BYTES_MAX: usize = 64 << 10;
+
+/// The changes of one transaction, in their order.
+#[derive(Default)]
+pub struct Changes {
+    bytes: Vec<u8>,
+    /// Of the last record.
+    db: Option<u32>,
+    /// Where the key of the last record stands.
+    key: Option<(usize, usize)>,
+}
+
+impl Changes {
+    /// Bytes of the block; also a mark to come back to.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The block, for [`Records::new`].
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub fn records(&self) -> Records<'_> {
+        Records::new(&self.bytes)
+    }
+
+    /// A mark from which on the records can be read without those before it.
+    pub(crate) fn mark(&mut self) -> usize {
+        (self.db, self.key) = (None, None);
+        self.bytes.len()
+    }
+
+    /// Forgets what came behind a mark.
+    pub(crate) fn cut_back(&mut self, mark: usize) {
+        self.bytes.truncate(mark);
+        self.mark();
+    }
+
+    /// Makes it ready for another transaction.
+    pub(crate) fn clear(&mut self) {
+        self.cut_back(0);
+        self.bytes.shrink_to(KEPT_BYTES_MAX);
+    }
+
+    pub fn add(&mut self, record: Record<'_>) {
+        let Record { db, key, change } = record;
+        let at = self.bytes.len();
+        self.bytes.push(0);
+        let mut head = 0;
+        match self.db == Some(db) {
+            true => head |= SAME_DB,
+            false => self.number(u64::from(db)),
+        }
+        match self.key {
+            Some((start, end)) if self.bytes[start..end] == *key => head |= SAME_KEY,
+            _ => {
+                self.text(key);
+                self.key = Some((self.bytes.len() - key.len(), self.bytes.len()));
+            }
+        }
+        self.db = Some(db);
+        self.bytes[at] = head | self.change(change);
+    }
+
+    /// Writes all of a change but its kind, which it answers.
+    fn change(&mut self, change: Change<'_>) -> u8 {
+        match change {
+            Change::Set { value, expiry } => {
+                let kind = match expiry {
+                    Expiry::Clear => SET,
+                    Expiry::Keep => SET_KEEPING,
+                    Expiry::At(when) => {
+                        self.signed(when);
+                        SET_EXPIRING
+                    }
+                };
+                self.text(value);
+                kind
+            }
+            Change::Append { bytes } => self.one(APPEND, bytes),
+            Change::Overwrite { offset, bytes } => {
+                self.number(offset as u64);
+                self.one(OVERWRITE, bytes)
+            }
+            Change::Remove => REMOVE,
+            Change::Expire { at_ms: None } => PERSIST,
+            Change::Expire { at_ms: Some(when) } => {
+                self.signed(when);
+                EXPIRE
+            }
+            Change::Move { to, to_db } => {
+                self.number(u64::from(to_db));
+                self.one(MOVE, to)
+            }
+            Change::Copy { to, to_db } => {
+                self.number(u64::from(to_db));
+                self.one(COPY, to)
+            }
+            Change::Push { end: End::Head, value } => self.one(PUSH_HEAD, value),
+            Change::Push { end: End::Tail, value } => self.one(PUSH_TAIL, value),
+            Change::Pop { end, count } => {
+                self.number(count as u64);
+                match end {
+                    End::Head => POP_HEAD,
+                    End::Tail => POP_TAIL,
+                }
+            }
+            Change::Replace { index, value } => {
+                self.number(index as u64);
+                self.one(REPLACE, value)
+            }
+            Change::Insert { pivot, before, value } => {
+                self.text(pivot);
+                self.one(if before { INSERT_BEFORE } else { INSERT_BEHIND }, value)
+            }
+            Change::RemoveEqual { value, count } => {
+                self.signed(count);
+                self.one(REMOVE_EQUAL, value)
+            }
+            Change::Retain { start, end } => self.two(RETAIN, start, end),
+            Change::AddMember { member } => self.one(ADD_MEMBER, member),
+            Change::RemoveMember { member } => self.one(REMOVE_MEMBER, member),
+            Change::SetField { field, value } => {
+                self.text(field);
+                self.one(SET_FIELD, value)
+            }
+            Change::RemoveField { field } => self.one(REMOVE_FIELD, field),
+            Change::SetScore { member, score } => {
+                self.bytes.extend_from_slice(&score.to_bits().to_le_bytes());
+                self.one(SET_SCORE, member)
+            }
+            Change::RemoveScored { member } => self.one(REMOVE_SCORED, member),
+            Change::RemoveRanks { start, end } => self.two(REMOVE_RANKS, start, end),
+            Change::FlushDb => FLUSH_DB,
+            Change::FlushAll => FLUSH_ALL,
+            Change::SwapDbs { a, b } => self.two(SWAP_DBS, a as usize, b as usize),
+        }
+    }
+
+    fn number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.bytes.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        self.bytes.push(number as u8);
+    }
+
+    fn signed(&mut self, number: i64) {
+        self.bytes.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        self.number(text.len() as u64);
+        self.bytes.extend_from_slice(text);
+    }
+
+    fn one(&mut self, kind: u8, text: &[u8]) -> u8 {
+        self.text(text);
+        kind
+    }
+
+    fn two(&mut self, kind: u8, first: usize, second: usize) -> u8 {
+        self.number(first as u64);
+        self.number(second as u64);
+        kind
+    }
+}
+
+/// The records of a block, one after the other.
+#[derive(Clone)]
+pub struct Records<'a> {
+    rest: &'a [u8],
+    db: u32,
+    key: &'a [u8],
+}
+
+impl<'a> Records<'a> {
+    /// Reads the bytes of one block. Those of anything else make it panic.
+    pub fn new(block: &'a [u8]) -> Records<'a> {
+        Records { rest: block, db: 0, key: b"" }
+    }
+
+    fn byte(&mut self) -> u8 {
+        let byte = self.rest[0];
+        self.rest = &self.rest[1..];
+        byte
+    }
+
+    fn bytes(&mut self, len: usize) -> &'a [u8] {
+        let (bytes, rest) = self.rest.split_at(len);
+        self.rest = rest;
+        bytes
+    }
+
+    fn number(&mut self) -> u64 {
+        let (mut number, mut shift) = (0, 0);
+        loop {
+            let byte = self.byte();
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return number;
+            }
+            shift += 7;
+        }
+    }
+
+    fn size(&mut self) -> usize {
+        self.number() as usize
+    }
+
+    fn eight(&mut self) -> [u8; 8] {
+        self.bytes(8).try_into().expect("eight were asked for")
+    }
+
+    fn signed(&mut self) -> i64 {
+        i64::from_le_bytes(self.eight())
+    }
+
+    fn text(&mut self) -> &'a [u8] {
+        let len = self.size();
+        self.bytes(len)
+    }
+
+    // The fields of a literal are read in the order they are written in.
+    fn change(&mut self, kind: u8) -> Change<'a> {
+        match kind {
+            SET => Change::Set { expiry: Expiry::Clear, value: self.text() },
+            SET_KEEPING => Change::Set { expiry: Expiry::Keep, value: self.text() },
+            SET_EXPIRING => Change::Set { expiry: Expiry::At(self.signed()), value: self.text() },
+            APPEND => Change::Append { bytes: self.text() },
+            OVERWRITE => Change::Overwrite { offset: self.size(), bytes: self.text() },
+            REMOVE => Change::Remove,
+            EXPIRE => Change::Expire { at_ms: Some(self.signed()) },
+            PERSIST => Change::Expire { at_ms: None },
+            MOVE => Change::Move { to_db: self.number() as u32, to: self.text() },
+            COPY => Change::Copy { to_db: self.number() as u32, to: self.text() },
+            PUSH_HEAD => Change::Push { end: End::Head, value: self.text() },
+            PUSH_TAIL => Change::Push { end: End::Tail, value: self.text() },
+            POP_HEAD => Change::Pop { end: End::Head, count: self.size() },
+            POP_TAIL => Change::Pop { end: End::Tail, count: self.size() },
+            REPLACE => Change::Replace { index: self.size(), value: self.text() },
+            INSERT_BEFORE | INSERT_BEHIND => Change::Insert {
+                pivot: self.text(),
+                before: kind == INSERT_BEFORE,
+                value: self.text(),
+            },
+            REMOVE_EQUAL => Change::RemoveEqual { count: self.signed(), value: self.text() },
+            RETAIN => Change::Retain { start: self.size(), end: self.size() },
+            ADD_MEMBER => Change::AddMember { member: self.text() },
+            REMOVE_MEMBER => Change::RemoveMember { member: self.text() },
+            SET_FIELD => Change::SetField { field: self.text(), value: self.text() },
+            REMOVE_FIELD => Change::RemoveField { field: self.text() },
+            SET_SCORE => Change::SetScore {
+                score: f64::from_bits(u64::from_le_bytes(self.eight())),
+                member: self.text(),
+            },
+            REMOVE_SCORED => Change::RemoveScored { member: self.text() },
+            REMOVE_RANKS => Change::RemoveRanks { start: self.size(), end: self.size() },
+            FLUSH_DB => Change::FlushDb,
+            FLUSH_ALL => Change::FlushAll,
+            SWAP_DBS => Change::SwapDbs { a: self.number() as u32, b: self.number() as u32 },
+            _ => unreachable!("no kind of change"),
+        }
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let head = self.byte();
+        if head & SAME_DB == 0 {
+            self.db = self.number() as u32;
+        }
+        if head & SAME_KEY == 0 {
+            self.key = self.text();
+        }
+        let change = self.change(head & KIND);
+        Some(Record { db: self.db, key: self.key, change })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of every kind, and numbers of every length.
+    fn samples(long: &[u8]) -> Vec<Record<'_>> {
+        let (head, tail) = (End::Head, End::Tail);
+        let changes = [
+            Change::Set { value: b"", expiry: Expiry::Clear },
+            Change::Set { value: long, expiry: Expiry::Keep },
+            Change::Set { value: b"v", expiry: Expiry::At(i64::MIN) },
+            Change::Append { bytes: b"more" },
+            Change::Overwrite { offset: usize::MAX, bytes: b"x" },
+            Change::Remove,
+            Change::Expire { at_ms: Some(-1) },
+            Change::Expire { at_ms: None },
+            Change::Move { to: b"other", to_db: u32::MAX },
+            Change::Copy { to: b"", to_db: 0 },
+            Change::Push { end: head, value: b"a" },
+            Change::Push { end: tail, value: long },
+            Change::Pop { end: head, count: 127 },
+            Change::Pop { end: tail, count: 128 },
+            Change::Replace { index: 16384, value: b"v" },
+            Change::Insert { pivot: b"p", before: true, value: b"v" },
+            Change::Insert { pivot: b"p", before: false, value: b"" },
+            Change::RemoveEqual { value: b"v", count: -3 },
+            Change::Retain { start: 1, end: 300 },
+            Change::AddMember { member: b"m" },
+            Change::RemoveMember { member: b"m" },
+            Change::SetField { field: b"f", value: b"v" },
+            Change::RemoveField { field: b"f" },
+            Change::SetScore { member: b"m", score: f64::NEG_INFINITY },
+            Change::RemoveScored { member: b"m" },
+            Change::RemoveRanks { start: 0, end: 1 },
+            Change::FlushDb,
+            Change::FlushAll,
+            Change::SwapDbs { a: 0, b: 15 },
+        ];
+        let place = |at: usize| {
+            (at as u32 / 4 * 100, if at.is_multiple_of(3) { &b"key"[..] } else { long })
+        };
+        let records = changes.into_iter().enumerate();
+        records.map(|(at, change)| Record { db: place(at).0, key: place(at).1, change }).collect()
+    }
+
+    #[test]
+    fn what_is_added_is_read() {
+        let long = [b'x'; 20_000];
+        let records = samples(&long);
+        let mut changes = Changes::default();
+        records.iter().for_each(|record| changes.add(*record));
+        assert_eq!(changes.records().collect::<Vec<_>>(), records);
+    }
+
+    #[test]
+    fn what_is_cut_back_leaves_nothing() {
+        let long = [b'x'; 300];
+        let records = samples(&long);
+        for cut in 0..records.len() {
+            let mut changes = Changes::default();
+            records[..cut].iter().for_each(|record| changes.add(*record));
+            let mark = changes.mark();
+            records[cut..].iter().for_each(|record| changes.add(*record));
+            assert_eq!(
+                Records::new(&changes.as_bytes()[mark..]).collect::<Vec<_>>(),
+                records[cut..]
+            );
+            changes.cut_back(mark);
+            assert_eq!(changes.records().collect::<Vec<_>>(), records[..cut]);
+            // What comes next does not refer to what was cut off.
+            changes.add(records[0]);
+            assert_eq!(changes.records().last(), Some(records[0]));
+        }
+    }
+}
