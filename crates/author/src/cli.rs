@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::check::Checker;
 use crate::finding::{Severity, counted};
-use crate::test::{self, Plan};
+use crate::test::{self, TestPlan, run_tests};
 use crate::types::type_files;
 
 const USAGE: &str = "\
@@ -22,9 +22,9 @@ check  reads Lua scripts and reports what cannot work or is probably not meant. 
        for every .lua file below it. Exit code 1 when there are errors, with --strict also when
        there are warnings, 2 when a file cannot be read. --json writes one array for programs.
        A comment `-- @allow RULE ...` on a line of its own switches rules off for its file.
-test   runs the talk files below a directory against an engine of its own, whose clock stands still
-       until a file says `% advance MS`. `%{script name}` is the text of name.lua beside the talk
-       file, or in the directory of --scripts. --rewrite fills in what was answered.
+test   runs the files *.talk and *.test.lua below a directory against an engine of its own, whose
+       clock stands still until a test moves it. Scripts are found beside the test, or in the
+       directory of --scripts. --rewrite fills in what was answered into talk files.
 types  writes definition files for editors with LuaLS annotations (default: lua-types).
 ";
 
@@ -72,7 +72,7 @@ fn check(args: &[OsString]) -> Result<ExitCode, String> {
     let mut text = String::new();
     for path in &files {
         let source = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        for finding in checker.check(&source) {
+        for finding in checker.check(&source, test::is_lua(path)) {
             count[usize::from(finding.rule.severity() == Severity::Warning)] += 1;
             if json {
                 objects.push(finding.json(path));
@@ -113,7 +113,7 @@ fn collect(path: &Path, is_named: bool, files: &mut Vec<PathBuf>) -> Result<(), 
 }
 
 fn test(args: &[OsString]) -> Result<ExitCode, String> {
-    let mut plan = Plan { path: PathBuf::new(), scripts: None, rewrite: false };
+    let mut plan = TestPlan { path: PathBuf::new(), scripts: None, rewrite: false };
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         match arg.to_str() {
@@ -130,10 +130,10 @@ fn test(args: &[OsString]) -> Result<ExitCode, String> {
         }
     }
     if plan.path.as_os_str().is_empty() {
-        return Err(format!("no talk files to run\n\n{USAGE}"));
+        return Err(format!("no test files to run\n\n{USAGE}"));
     }
-    let is_well = test::run(&plan)?;
-    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let outcome = run_tests(&plan)?;
+    Ok(if outcome.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn types(args: &[OsString]) -> Result<ExitCode, String> {

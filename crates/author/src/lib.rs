@@ -4,14 +4,15 @@
 //! script can name, and the command table what can be called.
 //!
 //! Reading order: `check` (one source to findings), `scope` (which name means what), `calls`
-//! (`redis.call` against the command table), `types` (definition files for editors), `test` (talk
-//! files against a server in this process), `cli`.
+//! (`redis.call` against the command table), `types` (definition files for editors), `test` and
+//! `lua_test` (test files against a server in this process), `cli`.
 
 mod calls;
 mod check;
 mod cli;
 mod diff;
 mod finding;
+mod lua_test;
 mod names;
 mod returns;
 mod scope;
@@ -23,4 +24,5 @@ mod usage;
 pub use check::Checker;
 pub use cli::main;
 pub use finding::{Finding, Rule, Severity};
+pub use test::{TestPlan, run_tests};
 pub use types::{TypeFile, type_files};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lua::{Host, LogLevel, Protocol, Tick, Vm};
 
 /// Globals by name; of a library, its members.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Names {
     globals: BTreeMap<String, BTreeSet<String>>,
 }
@@ -40,6 +40,13 @@ impl Names {
             }
         }
         Names { globals }
+    }
+
+    /// These and more globals.
+    pub fn with(&self, globals: &[&str]) -> Names {
+        let mut names = self.clone();
+        names.globals.extend(globals.iter().map(|name| (name.to_string(), BTreeSet::new())));
+        names
     }
 
     pub fn is_global(&self, name: &str) -> bool {

@@ -1,10 +1,10 @@
-//! `luar script test`: talk files against a server inside this process, whose clock stands still
-//! until a test moves it.
+//! `luar script test`: talk files and `*.test.lua` against a server inside this process, whose clock
+//! stands still until a test moves it.
 
 use std::ffi::OsString;
 use std::io;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -16,7 +16,7 @@ use testkit::poll;
 use testkit::replay::Replay;
 use testkit::run::{self, Clock, Failure, Options, Outcome, Target};
 
-use crate::diff;
+use crate::{diff, lua_test};
 
 /// Where every test's time begins: 2030-01-01. Expirations and scores are the same in each run.
 const BEGIN_MS: i64 = 1_893_456_000_000;
@@ -39,23 +39,26 @@ fn advance(ms: i64) {
 }
 
 /// What to run and how.
-pub struct Plan {
-    /// A talk file or a directory of them.
+pub struct TestPlan {
+    /// A test file or a directory of them.
     pub path: PathBuf,
-    /// Where the scripts are; `None`: beside each talk file.
+    /// Where the scripts are; `None`: beside each test file.
     pub scripts: Option<PathBuf>,
     /// Write what the server answered into the files.
     pub rewrite: bool,
 }
 
-/// Runs the talk files and prints what went otherwise. Answers whether all went well.
-pub fn run(plan: &Plan) -> Result<bool, String> {
+/// Runs the test files and prints what went otherwise. One at a time in a process, whose clock it
+/// stops.
+pub fn run_tests(plan: &TestPlan) -> Result<Outcome, String> {
     let failed = |error: io::Error| format!("{}: {error}", plan.path.display());
     // Asked for by itself: a directory that is not there is no directory without tests.
     std::fs::metadata(&plan.path).map_err(failed)?;
-    let files = run::files(&plan.path, "").map_err(failed)?;
+    let mut files = run::files(&plan.path, "").map_err(failed)?;
+    lua_files(&plan.path, &mut files).map_err(failed)?;
+    files.sort();
     if files.is_empty() {
-        return Err(format!("{}: no talk files", plan.path.display()));
+        return Err(format!("{}: no talk files and no *.test.lua", plan.path.display()));
     }
     let engine = Engine::start()?;
     let options = Options {
@@ -68,7 +71,10 @@ pub fn run(plan: &Plan) -> Result<bool, String> {
     };
     let mut total = Outcome::default();
     for file in &files {
-        let outcome = run::run_file(file, &options);
+        let outcome = match is_lua(file) {
+            true => lua_outcome(file, &engine.address, plan.scripts.as_deref()),
+            false => run::run_file(file, &options),
+        };
         if outcome.passed + outcome.failed == 0 {
             println!("{}: nothing in it can be run here", file.display());
             total.failed += 1;
@@ -80,18 +86,47 @@ pub fn run(plan: &Plan) -> Result<bool, String> {
     }
     engine.stop()?;
     println!("{} passed, {} failed", total.passed, total.failed);
-    Ok(total.failed == 0)
+    Ok(total)
+}
+
+/// Whether a file holds tests in Lua.
+pub fn is_lua(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b".test.lua"))
+}
+
+fn lua_files(path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            lua_files(&entry?.path(), found)?;
+        }
+    } else if is_lua(path) {
+        found.push(path.to_owned());
+    }
+    Ok(())
+}
+
+fn lua_outcome(file: &Path, address: &str, scripts: Option<&Path>) -> Outcome {
+    match lua_test::run_file(file, address, scripts, advance) {
+        Ok(results) => Outcome {
+            passed: results.passed,
+            failed: results.failures.len(),
+            failures: results.failures,
+        },
+        Err(error) => {
+            println!("{}: {error}", file.display());
+            Outcome { passed: 0, failed: 1, failures: Vec::new() }
+        }
+    }
 }
 
 fn shown(failure: &Failure) -> String {
-    format!(
-        "{}:{}: in \"{}\"\n  {}\n{}\n",
-        failure.path.display(),
-        failure.line,
-        failure.section,
-        failure.step,
-        diff::show(&failure.expected, &failure.actual)
-    )
+    let Failure { path, line, section, step, expected, actual } = failure;
+    let mut text = format!("{}:{line}: in \"{section}\"\n  {step}\n", path.display());
+    if !(expected.is_empty() && actual.is_empty()) {
+        text += &diff::show(expected, actual);
+        text.push('\n');
+    }
+    text
 }
 
 /// A server in a thread of this process.

@@ -29,6 +29,7 @@ pub fn type_files() -> Vec<TypeFile> {
         ("cmsgpack.lua", include_str!("meta/cmsgpack.lua")),
         ("struct.lua", include_str!("meta/struct.lua")),
         ("bit.lua", include_str!("meta/bit.lua")),
+        ("test.lua", include_str!("meta/test.lua")),
     ]
     .map(|(name, text)| TypeFile { name, text: text.replace(OVERLOADS, &overloads) })
     .into()
