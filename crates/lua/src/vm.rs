@@ -283,6 +283,13 @@ impl Vm {
         }
     }
 
+    /// Drops the loaded forms of the scripts that are not to be kept.
+    pub fn forget_all_but(&mut self, mut keeps: impl FnMut(&Sha) -> bool) {
+        let gone: Vec<Sha> =
+            self.loaded.functions.keys().filter(|sha| !keeps(sha)).copied().collect();
+        gone.iter().for_each(|sha| self.forget(sha));
+    }
+
     /// Scripts loaded into this VM now.
     pub fn loaded_scripts(&self) -> usize {
         self.loaded.functions.len()

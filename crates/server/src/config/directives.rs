@@ -182,6 +182,9 @@ directives! {
         MUTABLE.then(Effect::Scripts);
     /// A script that runs for longer ends by itself; 0 lets it run.
     script_deadline_ms: u64 = "script-deadline", "0", long(0), MUTABLE.then(Effect::Scripts);
+    /// Scripts kept that came with EVAL and not with SCRIPT LOAD.
+    script_cache_entries: u64 = "script-cache-entries", "5000", long(1),
+        MUTABLE.then(Effect::Scripts);
 
     // Network.
     bind: Words = "bind", "127.0.0.1 -::1", addresses, MUTABLE.then(Effect::Listen);

@@ -16,7 +16,7 @@ use engine::Txn;
 use lua::{Outcome, Vm, VmOptions};
 use resp::Reply;
 
-pub use cache::Cache;
+pub use cache::{Brought, Cache};
 use host::ScriptHost;
 pub use plan::{Known, Runs, parse_sha, plan};
 pub use watch::{KillError, Obstacle, Watch, watch};
@@ -51,6 +51,7 @@ impl Scripts {
             runs.restarts.reset();
             runs.exclusive.reset();
         }
+        self.cache.reset_stats();
     }
 
     /// Bytes of all Lua heaps.
@@ -64,11 +65,14 @@ impl Scripts {
 pub struct WorkerVm {
     vm: Option<Vm>,
     generation: u64,
+    /// Scripts evicted from the cache that it knows of.
+    evictions: u64,
 }
 
 impl WorkerVm {
     fn vm(&mut self, lp: &WorkerLoop, shift: &Shift) -> &mut Vm {
-        let generation = lp.server.scripts.cache.generation();
+        let cache = &lp.server.scripts.cache;
+        let (generation, evictions) = (cache.generation(), cache.evictions());
         let limit = shift.config.lua_memory_limit_bytes as usize;
         let vm = self.vm.get_or_insert_with(|| {
             let vm = Vm::new(VmOptions {
@@ -83,20 +87,37 @@ impl WorkerVm {
             self.generation = generation;
             vm.forget_all();
         }
+        if self.evictions != evictions {
+            let (list, now) = cache.evicted_since(self.evictions);
+            self.evictions = now;
+            match list {
+                Some(list) => list.iter().for_each(|sha| vm.forget(sha)),
+                None => vm.forget_all_but(|sha| cache.contains(sha)),
+            }
+        }
         vm.set_memory_limit(limit);
         vm
     }
 }
 
 /// Compiles a source and keeps it in the shared cache.
-pub fn load(lp: &WorkerLoop, shift: &Shift, source: &[u8]) -> Result<Arc<Known>, Error> {
-    if let Some(script) = lp.server.scripts.cache.get(&lua::sha_of(source)) {
-        return Ok(script);
+pub fn load(
+    lp: &WorkerLoop,
+    shift: &Shift,
+    source: &[u8],
+    brought: Brought,
+) -> Result<Arc<Known>, Error> {
+    let cache = &lp.server.scripts.cache;
+    if let Some(known) = cache.get(&lua::sha_of(source)) {
+        if brought == Brought::ToStay {
+            cache.keep(&known);
+        }
+        return Ok(known);
     }
     let mut vm = lp.vm.borrow_mut();
     let compiled = vm.vm(lp, shift).compile(source);
     match compiled {
-        Ok(script) => Ok(lp.server.scripts.cache.insert(script)),
+        Ok(script) => Ok(cache.insert(script, brought, shift.config.script_cache_entries)),
         Err(text) => Err(Error::new(String::from_utf8_lossy(&text).into_owned())),
     }
 }

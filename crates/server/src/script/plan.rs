@@ -5,7 +5,7 @@
 //! doing so begin with that one, and try the other way every so often.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use engine::{Counter, Plan};
 use lua::{Script, Sha};
@@ -27,11 +27,46 @@ pub struct Known {
     streak: AtomicU32,
     /// So many further runs begin exclusive.
     penalty: AtomicU32,
+    /// Number of the newest script when it was last used.
+    last_use: AtomicU64,
+    /// SCRIPT LOAD has asked for it: it is not evicted.
+    stays: AtomicBool,
 }
 
 impl Known {
-    pub fn new(script: Script) -> Known {
-        Known { script, streak: AtomicU32::new(0), penalty: AtomicU32::new(0) }
+    pub fn new(script: Script, number: u64) -> Known {
+        Known {
+            script,
+            streak: AtomicU32::new(0),
+            penalty: AtomicU32::new(0),
+            last_use: AtomicU64::new(number),
+            stays: AtomicBool::new(false),
+        }
+    }
+
+    /// What it takes in the cache.
+    pub fn bytes(&self) -> u64 {
+        (self.script.used_bytes() + size_of::<Known>() - size_of::<Script>()) as u64
+    }
+
+    pub fn stays(&self) -> bool {
+        self.stays.load(Ordering::Relaxed)
+    }
+
+    /// Has it stay. False when it did already.
+    pub(super) fn set_stays(&self) -> bool {
+        !self.stays.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn last_use(&self) -> u64 {
+        self.last_use.load(Ordering::Relaxed)
+    }
+
+    /// Workers that use the same scripts all the time write nothing here.
+    pub(super) fn note_use(&self, now: u64) {
+        if self.last_use.load(Ordering::Relaxed) != now {
+            self.last_use.store(now, Ordering::Relaxed);
+        }
     }
 
     // Updates of two workers may overwrite each other, which only makes the guess a worse one.
@@ -129,7 +164,7 @@ mod tests {
 
     fn known() -> Known {
         let mut vm = lua::Vm::new(lua::VmOptions::default());
-        Known::new(vm.compile(b"return 1").unwrap())
+        Known::new(vm.compile(b"return 1").unwrap(), 1)
     }
 
     /// Runs until the script begins beside others again; answers how many did not.

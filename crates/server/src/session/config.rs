@@ -130,17 +130,20 @@ fn bring_about(
             server.slowlog.shorten(config.slowlog_max_len as usize);
             Ok(())
         }
+        Effect::Scripts => {
+            server.scripts.cache.shorten(config.script_cache_entries);
+            Ok(())
+        }
         Effect::Directory => {
             std::env::set_current_dir(config.dir.as_path()).map_err(|error| reason(&error))
         }
         Effect::Idle(why) => Err(format!("it would have no effect: {why}")),
         // Workers read these where they need them: when a client authenticates, when memory is
-        // full, when a value is written, when a script runs, when a timer is due.
+        // full, when a value is written, when a timer is due.
         Effect::Password
         | Effect::Memory
         | Effect::Encodings
         | Effect::Latency
-        | Effect::Scripts
         | Effect::Timers
         | Effect::Events => Ok(()),
     }

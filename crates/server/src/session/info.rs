@@ -314,7 +314,7 @@ fn stats(out: &mut String, request: &mut Request<'_, '_>) {
         "expire_cycle_cpu_milliseconds": 0,
         "evicted_keys": server.engine.total(|stats| stats.evicted_keys.value()),
         "evicted_clients": load(&shared.evicted_clients),
-        "evicted_scripts": 0,
+        "evicted_scripts": server.scripts.cache.evicted_scripts(),
         "total_eviction_exceeded_time": load(&shared.evicted_ns) / 1_000_000,
         "current_eviction_exceeded_time": 0,
         "keyspace_hits": server.engine.total(|stats| stats.keyspace_hits.value()),

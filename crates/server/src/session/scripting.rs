@@ -12,7 +12,7 @@ use command::row::flag::{
 use command::{Command, Error, Group, Result};
 
 use crate::request::{Request, SessionHandler, row};
-use crate::script::{self, KillError, Known, parse_sha};
+use crate::script::{self, Brought, KillError, Known, parse_sha};
 use crate::session::monitor;
 
 const GROUP: Group = Group::Scripting;
@@ -155,7 +155,7 @@ fn run(
 }
 
 fn by_source(request: &mut Request<'_, '_>, source: &[u8]) -> Result<Arc<Known>> {
-    script::load(request.lp, request.shift, source)
+    script::load(request.lp, request.shift, source, Brought::ByEval)
 }
 
 fn by_sha(request: &mut Request<'_, '_>, digits: &[u8]) -> Result<Arc<Known>> {
@@ -181,7 +181,7 @@ fn evalsha_ro(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
 }
 
 fn load(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
-    let script = script::load(request.lp, request.shift, args[2])?;
+    let script = script::load(request.lp, request.shift, args[2], Brought::ToStay)?;
     request.reply.bulk(script.script.sha_hex().as_bytes());
     Ok(())
 }
@@ -189,8 +189,9 @@ fn load(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
 fn exists(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     request.reply.array(args.len() - 2);
     for digits in &args[2..] {
-        let known = by_sha(request, digits).is_ok();
-        request.reply.integer(i64::from(known));
+        let cache = &request.server().scripts.cache;
+        let is_known = parse_sha(digits).is_some_and(|sha| cache.contains(&sha));
+        request.reply.integer(i64::from(is_known));
     }
     Ok(())
 }

@@ -13,9 +13,9 @@ use crate::value::Value;
 /// How soon somebody must be served who has nothing to do with a script.
 const SOON: Duration = Duration::from_millis(100);
 
-/// A field of INFO scripts.
+/// A number that INFO tells.
 pub fn info(client: &mut Client, field: &str) -> Result<i64, String> {
-    let text = call(client, &["INFO", "scripts"])?.text().unwrap_or_default();
+    let text = call(client, &["INFO"])?.text().unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     let value = line.ok_or_else(|| format!("no {field} in {text}"))?;
     value.trim().parse().map_err(|_| format!("{field} is {value}"))
