@@ -1,9 +1,13 @@
 local call = redis.call
 
 local function raise(problem)
-  local _, place = pcall(error, '', 4)
-  problem.line = string.match(place, ':(%d+):')
-  error(problem)
+  local level, line = 2
+  repeat
+    level = level + 1
+    local _, place = pcall(error, '', level)
+    line = string.match(place, ':(%d+):')
+  until (line and line ~= '1') or level == 12
+  error('user_script:' .. (line or '1') .. ': ' .. problem.err, 0)
 end
 
 local redis = setmetatable({
@@ -67,20 +71,13 @@ local function same(one, other)
   return true
 end
 
-local function text_of(problem)
-  if type(problem) == 'table' and problem.err then return problem.err end
-  return tostring(problem)
-end
-
 local function test(name, body)
   call('test|begin', name)
   local is_well, problem = pcall(body)
   if is_well then
     call('test|pass')
-  elseif type(problem) == 'table' and problem.line then
-    call('test|fail', 'user_script:' .. problem.line .. ': ' .. text_of(problem))
   else
-    call('test|fail', text_of(problem))
+    call('test|fail', tostring(problem))
   end
 end
 
@@ -93,8 +90,9 @@ end
 local function fails(text, body)
   local is_well, problem = pcall(body)
   if is_well then error('it did not fail', 2) end
-  if string.find(text_of(problem), text, 1, true) then return end
-  call('test|differ', text, text_of(problem))
+  problem = string.gsub(tostring(problem), '^user_script:%d+: ', '')
+  if string.find(problem, text, 1, true) then return end
+  call('test|differ', text, problem)
   error('it failed otherwise', 2)
 end
 

@@ -54,7 +54,7 @@ pub fn run_file(
         differ: None,
         results: Results::default(),
     };
-    // On one line, so that lines of the file keep their numbers.
+    // On one line, so that lines of the file keep their numbers; it counts on that to find them.
     let harness = include_str!("harness.lua").replace('\n', " ");
     let source = [harness.as_bytes(), b" ", &text].concat();
     let mut vm = Vm::new(VmOptions::default());
@@ -102,7 +102,8 @@ impl Tests {
         let (line, step) = placed.unwrap_or((1, message));
         let (expected, actual) = self.differ.take().unwrap_or_default();
         let section = self.name.take().unwrap_or_default();
-        let (path, step) = (self.path.clone(), step.to_owned());
+        let step = step.strip_prefix("ERR ").unwrap_or(step).to_owned();
+        let path = self.path.clone();
         self.results.failures.push(Failure { path, line, section, step, expected, actual });
     }
 
