@@ -6,7 +6,6 @@
 //! `tests/talk`; everything else reads the row.
 
 pub mod call;
-pub mod effects;
 pub mod error;
 pub mod expire;
 pub mod generic;
@@ -18,6 +17,7 @@ pub mod list;
 mod list_blocking;
 mod list_move;
 pub mod object;
+pub mod propagate;
 pub mod row;
 pub mod set;
 mod set_ops;

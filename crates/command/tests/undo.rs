@@ -90,6 +90,17 @@ fn every_writing_command_can_be_undone() {
         txn.record();
         let (count, history) = sequence(&mut txn, &mut rng, &rows, &mut succeeded);
         done += count;
+        if rng.bool() {
+            // A trial in the midst of it leaves what was recorded as it was.
+            let midway = dump(&mut txn);
+            let trial = txn.start_trial();
+            let (count, history) = sequence(&mut txn, &mut rng, &rows, &mut succeeded);
+            done += count;
+            txn.end_trial(trial);
+            assert!(dump(&mut txn) == midway, "tried:\n{}", history.join("\n"));
+            let (count, _) = sequence(&mut txn, &mut rng, &rows, &mut succeeded);
+            done += count;
+        }
         txn.roll_back();
         let after = dump(&mut txn);
         if after != before {

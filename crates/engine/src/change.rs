@@ -3,7 +3,7 @@
 //! The door notes every change here while somebody wants to know: an append-only file, replicas, a
 //! dry run of a script. What was random or relative to the clock is settled in it: a popped member
 //! is named, an expiry is a point in time. It is what became of the keys and not the commands that
-//! did it; `command::effects` says it in commands. What is rolled back is cut off.
+//! did it; `command::propagate` says it in commands. What is rolled back is cut off.
 //!
 //! The changes of a transaction are one block of bytes. It is handed to the [`Journal`] while the
 //! locks are still held, so blocks that touch the same key come in the order of their changes.

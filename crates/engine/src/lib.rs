@@ -32,5 +32,6 @@ pub use gate::Gates;
 pub use settings::{Policy, Settings};
 pub use shard::SHARDS;
 pub use txn::{Effects, Kind, Plan, Txn, WrongType};
+pub use undo::Trial;
 pub use wait::{Claim, KeyName, Waiter, Watch};
 pub use worker::{Counter, Stats, Worker};

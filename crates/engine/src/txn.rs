@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use lock_api::{RawMutex as _, RawMutexTimed as _};
 use smallvec::SmallVec;
 
-use crate::change::{Change, Changes, Record, Records};
+use crate::change::{Change, Changes, Record};
 use crate::engine::Engine;
 use crate::entry::{Entry, ValueRef};
 use crate::shard::ShardData;
@@ -262,21 +262,14 @@ impl<'e> Txn<'e> {
         self.changes.get_or_insert_with(spare).add(Record { db, key, change });
     }
 
-    /// Logs the changes from here on, though nobody else may want to know (a dry run). The answer
-    /// is for `logged_since`.
-    pub fn start_logging(&mut self) -> usize {
+    /// Logs the changes from here on, though nobody else may want to know. Answers a mark.
+    pub(crate) fn start_logging(&mut self) -> usize {
         self.logs = true;
         self.mark_changes()
     }
 
-    /// The changes since logging was started; none that was rolled back.
-    pub fn logged_since(&self, mark: usize) -> Records<'_> {
-        let bytes = self.changes.as_ref().map_or(&b""[..], |changes| changes.as_bytes());
-        Records::new(&bytes[mark..])
-    }
-
     /// Logs no more, unless all changes are logged. What was must have been rolled back.
-    pub fn stop_logging(&mut self) {
+    pub(crate) fn stop_logging(&mut self) {
         self.logs = self.engine.is_logging();
     }
 

@@ -17,6 +17,8 @@ pub struct Outbox {
     lines: Vec<Line>,
     publication_bytes: usize,
     line_bytes: usize,
+    /// A dry run: what is said is looked at and then forgotten.
+    is_trial: bool,
 }
 
 /// A place in the outbox.
@@ -55,6 +57,20 @@ impl Outbox {
             self.line_bytes += size_of::<Line>() + text.len();
             self.lines.push(Line { level, text });
         }
+    }
+
+    /// Whether nothing of what is said will leave.
+    pub fn is_trial(&self) -> bool {
+        self.is_trial
+    }
+
+    pub fn set_trial(&mut self, is_trial: bool) {
+        self.is_trial = is_trial;
+    }
+
+    /// The messages behind a mark.
+    pub fn publications_since(&self, mark: Mark) -> &[Publication] {
+        &self.publications[mark.publications..]
     }
 
     pub fn mark(&self) -> Mark {

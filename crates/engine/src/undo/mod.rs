@@ -13,6 +13,7 @@
 //! calls the notes here.
 
 mod deltas;
+mod trial;
 
 use std::mem;
 
@@ -27,6 +28,7 @@ use crate::wait::KeyName;
 
 use deltas::Deltas;
 pub(crate) use deltas::{Delta, SMALL_BYTES, Small};
+pub use trial::Trial;
 
 /// With more keys than this in a segment they are found by their hash.
 const LINEAR_MAX: usize = 8;

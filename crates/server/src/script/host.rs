@@ -195,12 +195,14 @@ impl Host for ScriptHost<'_, '_> {
         };
         let text = String::from_utf8_lossy(message);
         // What is run again logs again, and what was undone never happened.
-        let may_be_undone = self.has_written || !self.txn.is_exclusive();
+        let mut outbox = self.lp.outbox.borrow_mut();
+        let may_be_undone = self.has_written || !self.txn.is_exclusive() || outbox.is_trial();
         if self.undo_limit_bytes.is_none() || !may_be_undone {
             crate::log::write(level, format_args!("{text}"));
             return;
         }
-        self.lp.outbox.borrow_mut().log(level, text.into_owned());
+        outbox.log(level, text.into_owned());
+        drop(outbox);
         self.look_at_undo_limit();
     }
 

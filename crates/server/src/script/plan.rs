@@ -133,9 +133,14 @@ pub fn plan(
     if shift.config.script_atomicity == ScriptAtomicity::Isolation || is_restarted {
         return Ok((Plan::Exclusive, None));
     }
-    let by_sha = args[0].len() >= 7 && args[0][..7].eq_ignore_ascii_case(b"evalsha");
-    let sha = if by_sha { parse_sha(args[1]) } else { Some(lua::sha_of(args[1])) };
-    let script = sha.and_then(|sha| lp.server.scripts.cache.get(&sha));
+    let cache = &lp.server.scripts.cache;
+    let by_sha = |digits| parse_sha(digits).and_then(|sha| cache.get(&sha));
+    let by_source = |source| cache.get(&lua::sha_of(source));
+    let script = match command.row.name {
+        "evalsha" | "evalsha_ro" => by_sha(args[1]),
+        "dryrun" => by_sha(args[2]).or_else(|| by_source(args[2])),
+        _ => by_source(args[1]),
+    };
     if script.as_ref().is_some_and(|script| script.takes_penalty()) {
         return Ok((Plan::Exclusive, script));
     }

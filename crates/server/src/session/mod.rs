@@ -7,6 +7,7 @@ pub mod client;
 pub mod command_info;
 pub mod config;
 pub mod connection;
+mod dry_run;
 pub mod info;
 pub mod monitor;
 pub mod observe;

@@ -13,7 +13,7 @@ use command::{Command, Error, Group, Result};
 
 use crate::request::{Request, SessionHandler, row};
 use crate::script::{self, Brought, KillError, Known, parse_sha};
-use crate::session::monitor;
+use crate::session::{dry_run, monitor};
 
 const GROUP: Group = Group::Scripting;
 const EVAL: u32 =
@@ -93,6 +93,13 @@ pub const TABLE: &[Command<SessionHandler>] = &[
                 .since("3.2.0")
                 .summary("Chooses how EVAL is debugged.")
                 .syntax("mode:(YES | SYNC | NO)"),
+            row(GROUP, "dryrun", -4, dry_run::dryrun)
+                .flags(NOSCRIPT | NO_MANDATORY_KEYS | MOVABLE_KEYS | SCRIPT)
+                .keys(&[KeySpec::counted(3, k::RO | k::ACCESS)])
+                .since("7.2.4")
+                .complexity(COST)
+                .summary("Runs a script, says what it would change, and undoes it.")
+                .syntax("script numkeys [key [key ...]] [arg [arg ...]]"),
             row(GROUP, "help", 2, help)
                 .flags(command::row::flag::LOADING | STALE)
                 .since("5.0.0")
@@ -112,13 +119,7 @@ fn run(
     read_only: bool,
     find: impl FnOnce(&mut Request<'_, '_>) -> Result<Arc<Known>>,
 ) -> Result {
-    let count = command::call::integer(args[2])?;
-    if count > args.len() as i64 - 3 {
-        return Err(Error::of("ERR Number of keys can't be greater than number of args"));
-    }
-    if count < 0 {
-        return Err(Error::of("ERR Number of keys can't be negative"));
-    }
+    let (keys, values) = args[3..].split_at(key_count(args[2], &args[3..])?);
     let found = request.lp.found_script.take();
     let script = match found {
         Some(script) => script,
@@ -133,7 +134,6 @@ fn run(
         let info = &request.client.info;
         monitor::show(request.lp, &info.address, request.client.db, args);
     }
-    let (keys, values) = args[3..].split_at(count as usize);
     let mut out = Vec::new();
     let restarts = script::run(
         request.lp,
@@ -154,11 +154,20 @@ fn run(
     Ok(())
 }
 
-fn by_source(request: &mut Request<'_, '_>, source: &[u8]) -> Result<Arc<Known>> {
+/// How many of the arguments behind their number are keys.
+pub(super) fn key_count(numkeys: &[u8], args: &[&[u8]]) -> Result<usize> {
+    let count = command::call::integer(numkeys)?;
+    if count > args.len() as i64 {
+        return Err(Error::of("ERR Number of keys can't be greater than number of args"));
+    }
+    usize::try_from(count).map_err(|_| Error::of("ERR Number of keys can't be negative"))
+}
+
+pub(super) fn by_source(request: &mut Request<'_, '_>, source: &[u8]) -> Result<Arc<Known>> {
     script::load(request.lp, request.shift, source, Brought::ByEval)
 }
 
-fn by_sha(request: &mut Request<'_, '_>, digits: &[u8]) -> Result<Arc<Known>> {
+pub(super) fn by_sha(request: &mut Request<'_, '_>, digits: &[u8]) -> Result<Arc<Known>> {
     parse_sha(digits)
         .and_then(|sha| request.lp.server.scripts.cache.get(&sha))
         .ok_or(Error::NO_SCRIPT)
@@ -242,6 +251,8 @@ fn help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
         &[
             "DEBUG (YES|SYNC|NO)",
             "    How EVAL is debugged; only NO in this version.",
+            "DRYRUN <script|sha1> <numkeys> [<key> ...] [<arg> ...]",
+            "    Run a script, say what it would change and publish, and undo it.",
             "EXISTS <sha1> [<sha1> ...]",
             "    Which of these scripts are kept.",
             "FLUSH [ASYNC|SYNC]",

@@ -2,14 +2,14 @@
 //!
 //! Sequences of random commands (`random`) run with logging, some of them rolled back in the middle
 //! or at the end. The log of each transaction, said in commands, runs on a second engine: both must
-//! hold the same. `EFFECTS_SEED` repeats a run, `EFFECTS_COMMANDS` sets its length.
-//! `EFFECTS_AOF` writes the whole log to a file, for a Redis to load.
+//! hold the same. `PROPAGATE_SEED` repeats a run, `PROPAGATE_COMMANDS` sets its length.
+//! `PROPAGATE_AOF` writes the whole log to a file, for a Redis to load.
 
 mod random;
 
 use std::sync::{Arc, Mutex};
 
-use command::effects::Effects;
+use command::propagate::Propagation;
 use command::{Command, FAMILIES, Handler, Scope};
 use engine::{Changes, Engine, Journal, Plan, Records, Settings, Txn, Worker};
 use fastrand::Rng;
@@ -137,9 +137,9 @@ fn sequence(
 
 #[test]
 fn replayed_changes_make_the_same_keyspace() {
-    let seed = number("EFFECTS_SEED", fastrand::u64(..));
-    let commands = number("EFFECTS_COMMANDS", 100_000);
-    println!("EFFECTS_SEED={seed} EFFECTS_COMMANDS={commands}");
+    let seed = number("PROPAGATE_SEED", fastrand::u64(..));
+    let commands = number("PROPAGATE_COMMANDS", 100_000);
+    println!("PROPAGATE_SEED={seed} PROPAGATE_COMMANDS={commands}");
     let mut rng = Rng::with_seed(seed);
     let rows = rows();
     let original = Side::new(seed);
@@ -147,9 +147,9 @@ fn replayed_changes_make_the_same_keyspace() {
     let journal = Kept::default();
     original.engine.set_journal(Box::new(journal.clone()));
     original.engine.set_logging(true);
-    let mut whole = Effects::new(Some(0));
+    let mut whole = Propagation::new(Some(0));
     let mut file = Vec::new();
-    let keeps_file = std::env::var_os("EFFECTS_AOF");
+    let keeps_file = std::env::var_os("PROPAGATE_AOF");
     let mut logged = vec![0; rows.len()];
     let mut now_ms = START_MS;
     let mut done = 0;
@@ -182,7 +182,7 @@ fn replayed_changes_make_the_same_keyspace() {
         assert_eq!(effects.sequence, blocks.len() as u64);
         let mut said = Vec::new();
         for block in &blocks {
-            Effects::new(None).write(Records::new(block), &mut said);
+            Propagation::new(None).write(Records::new(block), &mut said);
             if keeps_file.is_some() {
                 whole.write(Records::new(block), &mut file);
             }
@@ -232,19 +232,16 @@ fn what_is_rolled_back_leaves_no_byte() {
 }
 
 #[test]
-fn a_dry_run_is_read_and_forgotten() {
+fn a_trial_is_read_and_forgotten() {
     let side = Side::new(1);
     let mut txn = side.begin(START_MS);
     txn.set_string(b"before", b"1", engine::Expiry::Clear);
-    let mark = txn.start_logging();
-    txn.record();
+    let trial = txn.start_trial();
     txn.set_string(b"key", b"value", engine::Expiry::At(START_MS + 1));
     let mut said = Vec::new();
-    let count = Effects::new(Some(0)).write(txn.logged_since(mark), &mut said);
-    txn.roll_back();
-    txn.stop_logging();
+    let count = Propagation::new(Some(0)).write(txn.tried(&trial), &mut said);
+    txn.end_trial(trial);
     txn.set_string(b"behind", b"1", engine::Expiry::Clear);
-    assert_eq!(txn.logged_since(mark).count(), 0);
     assert_eq!(txn.commit().sequence, 0);
     assert_eq!(count, 1);
     let text = String::from_utf8(said).unwrap();

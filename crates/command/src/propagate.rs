@@ -15,14 +15,14 @@ use resp::{Protocol, Reply};
 const TOGETHER_MAX: usize = 1024;
 
 /// Writes commands as clients send them, with a SELECT wherever the database changes.
-pub struct Effects {
+pub struct Propagation {
     db: Option<u32>,
 }
 
-impl Effects {
+impl Propagation {
     /// For a reader that is in this database; `None` where that is not known.
-    pub fn new(db: Option<u32>) -> Effects {
-        Effects { db }
+    pub fn new(db: Option<u32>) -> Propagation {
+        Propagation { db }
     }
 
     /// Appends the commands that make these changes; answers how many they are.
@@ -206,7 +206,7 @@ mod tests {
             changes.add(Record { db: *db, key: key.as_bytes(), change: *change });
         }
         let mut out = Vec::new();
-        let count = Effects::new(Some(0)).write(changes.records(), &mut out);
+        let count = Propagation::new(Some(0)).write(changes.records(), &mut out);
         let mut reader = resp::Reader::new(&out);
         let mut lines = Vec::new();
         while let Ok(Some(resp::Item::Array(len))) = reader.next_item() {
