@@ -3,10 +3,13 @@
 //! Sequences of random commands (`random`) run with logging, some of them rolled back in the middle
 //! or at the end. The log of each transaction, said in commands, runs on a second engine: both must
 //! hold the same. `PROPAGATE_SEED` repeats a run, `PROPAGATE_COMMANDS` sets its length.
-//! `PROPAGATE_AOF` writes the whole log to a file, for a Redis to load.
+//!
+//! A redis-server loads such a log, too. That test is ignored by plain `cargo test` because it needs
+//! one on the path; the oracle stage of `cargo xtask test` runs it.
 
 mod random;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use command::propagate::Propagation;
@@ -14,8 +17,11 @@ use command::{Command, FAMILIES, Handler, Scope};
 use engine::{Changes, Engine, Journal, Plan, Records, Settings, Txn, Worker};
 use fastrand::Rng;
 use resp::{Item, Reader};
+use testkit::client::Client;
+use testkit::server::Server;
+use testkit::value::Value;
 
-use random::{DBS, Dump, Row, START_MS, draw, dump, number, rows, run, small_limits};
+use random::{DBS, Dump, Row, START_MS, Seen, draw, dump, number, rows, run, small_limits};
 
 /// Keeps the blocks that it is given.
 #[derive(Clone, Default)]
@@ -109,111 +115,199 @@ impl Replay {
     }
 }
 
-fn sequence(
-    txn: &mut Txn<'_>,
-    rng: &mut Rng,
-    rows: &[Row],
-    count: u64,
-    logged: &mut [u64],
-) -> Vec<String> {
-    let mut history = Vec::new();
-    for _ in 0..count {
-        let at = rng.usize(..rows.len());
-        let row = &rows[at];
-        // They leave little to do for the commands behind them.
-        if row.command.row.scope == Scope::Exclusive && rng.u8(..12) > 0 {
-            continue;
+/// Random transactions on an engine that logs.
+struct Source {
+    side: Side,
+    journal: Kept,
+    rng: Rng,
+    rows: Vec<Row>,
+    /// How often each row succeeded.
+    succeeded: Vec<u64>,
+    now_ms: i64,
+    commands: u64,
+}
+
+impl Source {
+    fn new(start_ms: i64) -> Source {
+        let seed = number("PROPAGATE_SEED", fastrand::u64(..));
+        let commands = number("PROPAGATE_COMMANDS", 100_000);
+        println!("PROPAGATE_SEED={seed} PROPAGATE_COMMANDS={commands}");
+        let side = Side::new(seed);
+        let journal = Kept::default();
+        side.engine.set_journal(Box::new(journal.clone()));
+        side.engine.set_logging(true);
+        let rows = rows();
+        Source {
+            side,
+            journal,
+            rng: Rng::with_seed(seed),
+            succeeded: vec![0; rows.len()],
+            rows,
+            now_ms: start_ms,
+            commands,
         }
-        if rng.u8(..20) == 0 {
-            txn.select(rng.u32(..DBS));
-        }
-        let args = draw(rng, row, txn.now_ms());
-        let text: Vec<String> = args.iter().map(|arg| arg.escape_ascii().to_string()).collect();
-        history.push(format!("{}> {}", txn.db(), text.join(" ")));
-        logged[at] += u64::from(run(txn, row, &args));
     }
-    history
+
+    /// One transaction; answers what it did, and what was logged of it. `None` when there were
+    /// enough.
+    fn transaction(&mut self) -> Option<(Vec<String>, Vec<Vec<u8>>)> {
+        if self.commands == 0 {
+            return None;
+        }
+        self.now_ms += self.rng.i64(0..3000);
+        let mut history = Vec::new();
+        let mut txn = self.side.begin(self.now_ms);
+        for _ in 0..self.rng.u64(1..4) {
+            let count = self.rng.u64(..25);
+            self.commands = self.commands.saturating_sub(count);
+            let records = self.rng.u8(..3) > 0;
+            if records {
+                txn.record();
+            }
+            for _ in 0..count {
+                let at = self.rng.usize(..self.rows.len());
+                let row = &self.rows[at];
+                // They leave little to do for the commands behind them.
+                if row.command.row.scope == Scope::Exclusive && self.rng.u8(..12) > 0 {
+                    continue;
+                }
+                if self.rng.u8(..20) == 0 {
+                    txn.select(self.rng.u32(..DBS));
+                }
+                let args = draw(&mut self.rng, row, txn.now_ms());
+                let text: Vec<String> =
+                    args.iter().map(|arg| arg.escape_ascii().to_string()).collect();
+                history.push(format!("{}> {}", txn.db(), text.join(" ")));
+                self.succeeded[at] += u64::from(run(&mut txn, row, &args));
+            }
+            match self.rng.u8(..3) {
+                0 if records => {
+                    txn.roll_back();
+                    history.push("undone".into());
+                }
+                1 if records => txn.keep(),
+                // The rest of the transaction is recorded with it.
+                _ => {}
+            }
+        }
+        let effects = txn.commit();
+        let blocks = self.journal.take();
+        assert!(blocks.len() <= 1, "a transaction is one block");
+        assert_eq!(effects.sequence, blocks.len() as u64);
+        Some((history, blocks))
+    }
+}
+
+/// What only the first of two holds.
+fn only(here: &Dump, there: &Dump) -> Vec<String> {
+    here.iter()
+        .filter(|held| there.get(held.0) != Some(held.1))
+        .map(|((db, key), seen)| format!("{db}> {} {seen:?}", key.escape_ascii()))
+        .collect()
+}
+
+fn assert_same(wanted: &Dump, replayed: &Dump, history: &[String], said: &[u8]) {
+    if wanted != replayed {
+        let said = said.escape_ascii().to_string();
+        panic!(
+            "ran:\n{}\nlogged:\n{}\nwanted {:#?}\nreplayed {:#?}",
+            history.join("\n"),
+            said.replace("\\r\\n*", "\n*").replace("\\r\\n", " "),
+            only(wanted, replayed),
+            only(replayed, wanted),
+        );
+    }
 }
 
 #[test]
 fn replayed_changes_make_the_same_keyspace() {
-    let seed = number("PROPAGATE_SEED", fastrand::u64(..));
-    let commands = number("PROPAGATE_COMMANDS", 100_000);
-    println!("PROPAGATE_SEED={seed} PROPAGATE_COMMANDS={commands}");
-    let mut rng = Rng::with_seed(seed);
-    let rows = rows();
-    let original = Side::new(seed);
+    let mut source = Source::new(START_MS);
+    let is_long = source.commands >= 50_000;
     let replay = Replay::new();
-    let journal = Kept::default();
-    original.engine.set_journal(Box::new(journal.clone()));
-    original.engine.set_logging(true);
-    let mut whole = Propagation::new(Some(0));
-    let mut file = Vec::new();
-    let keeps_file = std::env::var_os("PROPAGATE_AOF");
-    let mut logged = vec![0; rows.len()];
-    let mut now_ms = START_MS;
-    let mut done = 0;
-    while done < commands {
-        let mut history = Vec::new();
-        let mut txn = original.begin(now_ms);
-        for _ in 0..rng.u64(1..4) {
-            let count = rng.u64(..25);
-            let records = rng.u8(..3) > 0;
-            if records {
-                txn.record();
-            }
-            history.extend(sequence(&mut txn, &mut rng, &rows, count, &mut logged));
-            done += count;
-            if records {
-                match rng.u8(..3) {
-                    0 => {
-                        txn.roll_back();
-                        history.push("undone".into());
-                    }
-                    1 => txn.keep(),
-                    // The rest of the transaction is recorded with it.
-                    _ => {}
-                }
-            }
-        }
-        let effects = txn.commit();
-        let blocks = journal.take();
-        assert!(blocks.len() <= 1, "a transaction is one block");
-        assert_eq!(effects.sequence, blocks.len() as u64);
+    while let Some((history, blocks)) = source.transaction() {
         let mut said = Vec::new();
         for block in &blocks {
             Propagation::new(None).write(Records::new(block), &mut said);
-            if keeps_file.is_some() {
-                whole.write(Records::new(block), &mut file);
-            }
         }
         replay.run(&said);
-        let (wanted, replayed) = (original.dump(now_ms), replay.side.dump(now_ms));
-        if wanted != replayed {
-            let only = |here: &Dump, there: &Dump| -> Vec<String> {
-                let differs = here.iter().filter(|held| there.get(held.0) != Some(held.1));
-                differs
-                    .map(|((db, key), seen)| format!("{db}> {} {seen:?}", key.escape_ascii()))
-                    .collect()
+        let (wanted, replayed) = (source.side.dump(source.now_ms), replay.side.dump(source.now_ms));
+        assert_same(&wanted, &replayed, &history, &said);
+    }
+    for (row, succeeded) in source.rows.iter().zip(source.succeeded) {
+        let name = row.command.row.name;
+        assert!(!is_long || succeeded > 0, "{name} never succeeded: draw better arguments");
+    }
+}
+
+#[test]
+#[ignore = "needs redis-server"]
+fn redis_loads_what_was_logged() {
+    /// The year 2100: nothing expires while Redis looks at it.
+    const FAR_MS: i64 = 4_102_444_800_000;
+    let mut source = Source::new(FAR_MS);
+    let replay = Replay::new();
+    let mut file = Vec::new();
+    let mut propagation = Propagation::new(Some(0));
+    while let Some((_, blocks)) = source.transaction() {
+        for block in &blocks {
+            propagation.write(Records::new(block), &mut file);
+        }
+    }
+    replay.run(&file);
+    let directory = std::env::temp_dir().join(format!("luar-propagate-{}", std::process::id()));
+    let files = directory.join("appendonlydir");
+    std::fs::create_dir_all(&files).expect("a directory can be made");
+    std::fs::write(files.join("appendonly.aof.1.incr.aof"), &file).expect("it can be written to");
+    let manifest = "file appendonly.aof.1.incr.aof seq 1 type i\n";
+    std::fs::write(files.join("appendonly.aof.manifest"), manifest).expect("this, too");
+    let args = ["--appendonly", "yes", "--dir", &directory.to_string_lossy()];
+    let redis = Server::start(Path::new("redis-server"), &args).expect("redis-server loads it");
+    let theirs = dump_redis(&mut redis.connect().expect("it answers"));
+    drop(redis);
+    std::fs::remove_dir_all(&directory).expect("the directory is ours");
+    let ours = replay.side.dump(1);
+    assert!(!ours.is_empty());
+    assert_same(&ours, &theirs, &[], &[]);
+}
+
+/// All keys of a Redis, as [`Side::dump`] has them.
+fn dump_redis(client: &mut Client) -> Dump {
+    let mut dump = Dump::new();
+    let mut ask = |args: &[&[u8]]| client.call(args).expect("redis-server answers");
+    let bytes = |value: &Value| value.bytes().expect("a bulk").to_vec();
+    for db in 0..DBS {
+        assert!(!ask(&[b"SELECT", db.to_string().as_bytes()]).is_error());
+        let keys = ask(&[b"KEYS", b"*"]);
+        for key in keys.elements().expect("keys").iter().map(bytes) {
+            let when = ask(&[b"PEXPIRETIME", &key]).integer().expect("a time");
+            let (value_type, read): (_, &[&[u8]]) = match &*bytes(&ask(&[b"TYPE", &key])) {
+                b"string" => ("string", &[b"MGET", &key]),
+                b"list" => ("list", &[b"LRANGE", &key, b"0", b"-1"]),
+                b"set" => ("set", &[b"SMEMBERS", &key]),
+                b"hash" => ("hash", &[b"HGETALL", &key]),
+                b"zset" => ("zset", &[b"ZRANGE", &key, b"0", b"-1", b"WITHSCORES"]),
+                other => panic!("a value of type {}", other.escape_ascii()),
             };
-            panic!(
-                "ran:\n{}\nlogged:\n{}\nwanted {:#?}\nreplayed {:#?}",
-                history.join("\n"),
-                said.escape_ascii().to_string().replace("\\r\\n*", "\n*").replace("\\r\\n", " "),
-                only(&wanted, &replayed),
-                only(&replayed, &wanted),
-            );
-        }
-        now_ms += rng.i64(0..3000);
-    }
-    if let Some(path) = keeps_file {
-        std::fs::write(path, file).expect("the file can be written");
-    }
-    if commands >= 50_000 {
-        for (row, logged) in rows.iter().zip(logged) {
-            assert!(logged > 0, "{} never succeeded: draw better arguments", row.command.row.name);
+            let reply = ask(read);
+            let texts = reply.elements().expect("elements").iter().map(bytes);
+            let texts: Vec<String> = texts.map(|text| text.escape_ascii().to_string()).collect();
+            let mut elements: Vec<String> = match value_type {
+                "hash" => texts.chunks(2).map(|pair| pair.join("=")).collect(),
+                "zset" => texts.chunks(2).map(|pair| scored(&pair[0], &pair[1])).collect(),
+                _ => texts,
+            };
+            if matches!(value_type, "set" | "hash") {
+                elements.sort();
+            }
+            let expire_at_ms = (when >= 0).then_some(when);
+            dump.insert((db, key), Seen { value_type, encoding: "", expire_at_ms, elements });
         }
     }
+    dump
+}
+
+fn scored(member: &str, score: &str) -> String {
+    format!("{member}={}", score.parse::<f64>().expect("a score"))
 }
 
 #[test]

@@ -110,6 +110,9 @@ pub fn oracle(wish: &Wish) -> Result<Tally, String> {
     // The number and glob rules under random inputs: ignored where there may be no Redis.
     let mut tally =
         rust_tests(&["test", "--quiet", "-p", "data", "--test", "oracle", "--", "--ignored"])?;
+    // The change log of random commands, loaded by a Redis.
+    let propagate = ["test", "--quiet", "-p", "command", "--test", "propagate", "--", "--ignored"];
+    tally.add(rust_tests(&propagate)?);
     tally.add(talk_files(wish, Path::new("redis-server"), &[], Replay::Plain)?);
     Ok(tally)
 }
