@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lua::{Host, LogLevel, Protocol, Tick, Vm};
+use lua::{Answer, Host, LogLevel, Protocol, Tick, Vm};
 
 /// Globals by name; of a library, its members.
 #[derive(Clone, Debug)]
@@ -67,8 +67,8 @@ impl Host for Nobody {
         None
     }
 
-    fn call(&mut self, _: u32, _: &[&[u8]], _: Protocol, reply: &mut Vec<u8>) {
-        reply.extend_from_slice(b"-ERR there is no server\r\n");
+    fn call(&mut self, _: u32, _: &[&[u8]], _: Protocol, answer: &mut Answer) {
+        answer.encoded().extend_from_slice(b"-ERR there is no server\r\n");
     }
 
     fn log(&mut self, _: LogLevel, _: &[u8]) {}

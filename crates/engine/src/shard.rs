@@ -59,6 +59,31 @@ pub(crate) struct Db {
     pub ttl_sample: (i64, u32),
 }
 
+/// Whether two keys are the same. Most keys are short: comparing them here is cheaper than a call.
+#[inline]
+pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
+    let len = a.len();
+    if len != b.len() {
+        return false;
+    }
+    // Words that overlap in the middle.
+    match len {
+        8..=16 => {
+            a.first_chunk::<8>() == b.first_chunk::<8>()
+                && a.last_chunk::<8>() == b.last_chunk::<8>()
+        }
+        4..8 => {
+            a.first_chunk::<4>() == b.first_chunk::<4>()
+                && a.last_chunk::<4>() == b.last_chunk::<4>()
+        }
+        17..=32 => {
+            a.first_chunk::<16>() == b.first_chunk::<16>()
+                && a.last_chunk::<16>() == b.last_chunk::<16>()
+        }
+        _ => a == b,
+    }
+}
+
 impl ShardData {
     pub fn db(&self, db: u32) -> Option<&Db> {
         self.dbs.get(db as usize)
@@ -80,18 +105,20 @@ impl ShardData {
 }
 
 impl Db {
+    #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<&Entry> {
-        self.keys.find(hash, |entry| entry.key() == key)
+        self.keys.find(hash, |entry| same(entry.key(), key))
     }
 
+    #[inline]
     pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
-        self.keys.find_mut(hash, |entry| entry.key() == key)
+        self.keys.find_mut(hash, |entry| same(entry.key(), key))
     }
 
     /// Takes the entry out of both tables.
     pub fn remove(&mut self, hasher: &KeyHasher, hash: u64, key: &[u8]) -> Option<Entry> {
         let rehash = |entry: &Entry| hasher.hash_one(entry.key());
-        let entry = self.keys.remove(hash, |entry| entry.key() == key, rehash)?;
+        let entry = self.keys.remove(hash, |entry| same(entry.key(), key), rehash)?;
         if entry.expire_at_ms().is_some() {
             self.forget_expiry(hasher, hash, entry.address());
         }
@@ -134,5 +161,24 @@ impl Db {
             // SAFETY: every address in the index is a live entry.
             |at| hasher.hash_one(unsafe { at.entry() }.key()),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same;
+
+    #[test]
+    fn keys_are_the_same_only_with_all_their_bytes() {
+        for len in 0..70 {
+            let key = vec![b'k'; len];
+            assert!(same(&key, &key.clone()));
+            assert!(!same(&key, &vec![b'k'; len + 1]));
+            for at in 0..len {
+                let mut other = key.clone();
+                other[at] = b'x';
+                assert!(!same(&key, &other), "{len} bytes, other at {at}");
+            }
+        }
     }
 }

@@ -70,6 +70,18 @@ pub struct Effects {
 /// does not fill memory. The others are left to the next reader or active expiry.
 const EXPIRED_NOTED_MAX: usize = 64;
 
+/// The key that the running command works on, with its hash. It is known by its place in memory,
+/// so it must be forgotten before the memory may hold something else.
+struct Hashed {
+    address: usize,
+    len: usize,
+    hash: u64,
+}
+
+impl Hashed {
+    const NONE: Hashed = Hashed { address: 0, len: 0, hash: 0 };
+}
+
 /// The guard. Dropping it releases the locks; `commit` does so and hands over the effects. While
 /// it records (`undo`), its changes can be rolled back, and dropping it does that too.
 pub struct Txn<'e> {
@@ -97,6 +109,9 @@ pub struct Txn<'e> {
     pub(crate) changes: Option<Box<Changes>>,
     /// The script it belongs to, as a number that others can stop; 0 for none.
     run: u64,
+    hashed: Hashed,
+    /// A shard that is held; a guess that spares a search.
+    held_last: u16,
     locked: bool,
 }
 
@@ -138,6 +153,8 @@ impl<'e> Txn<'e> {
             logs: engine.is_logging(),
             changes: None,
             run: 0,
+            hashed: Hashed::NONE,
+            held_last: u16::MAX,
             locked: true,
         })
     }
@@ -169,6 +186,34 @@ impl<'e> Txn<'e> {
             held.sort_unstable();
         }
         true
+    }
+
+    /// Whether the shard of this key is held. Until `forget_key`, which must come before the key's
+    /// memory is used for anything else, the key is not hashed again.
+    #[inline]
+    pub fn expect_key(&mut self, key: &[u8]) -> bool {
+        let hash = self.engine.hash(key);
+        self.hashed = Hashed { address: key.as_ptr().addr(), len: key.len(), hash };
+        let shard = Engine::shard_of(hash);
+        let holds = self.holds(shard);
+        if holds && self.plan != Plan::Walk {
+            self.held_last = shard;
+        }
+        holds
+    }
+
+    #[inline]
+    pub fn forget_key(&mut self) {
+        self.hashed = Hashed::NONE;
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        // No slice is at address 0.
+        if key.as_ptr().addr() == self.hashed.address && key.len() == self.hashed.len {
+            return self.hashed.hash;
+        }
+        self.engine.hash(key)
     }
 
     /// The shards held now, ascending; none of an exclusive plan.
@@ -365,6 +410,10 @@ impl<'e> Txn<'e> {
 
     #[inline]
     fn holds(&self, shard: u16) -> bool {
+        shard == self.held_last || self.looks_held(shard)
+    }
+
+    fn looks_held(&self, shard: u16) -> bool {
         match &self.plan {
             Plan::Exclusive => true,
             Plan::Walk => self.walking == Some(shard),
@@ -390,7 +439,7 @@ impl<'e> Txn<'e> {
 
     /// The live entry of a key: neither statistics nor access clock change.
     pub fn peek(&self, key: &[u8]) -> Option<&Entry> {
-        let hash = self.engine.hash(key);
+        let hash = self.hash(key);
         let entry = self.shard(Engine::shard_of(hash)).db(self.db)?.find(hash, key)?;
         if entry.is_expired(self.now_ms) {
             let mut expired = self.expired.borrow_mut();

@@ -5,7 +5,7 @@
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-use lua::{Host, LogLevel, Protocol, Tick, Vm, VmOptions};
+use lua::{Answer, Host, LogLevel, Protocol, Tick, Vm, VmOptions};
 
 /// Answers at once from constants: what is left is the price of the way there and back.
 struct Constant {
@@ -18,16 +18,22 @@ impl Host for Constant {
         names.iter().position(|known| name.eq_ignore_ascii_case(known)).map(|at| at as u32)
     }
 
-    fn call(&mut self, command: u32, _args: &[&[u8]], protocol: Protocol, reply: &mut Vec<u8>) {
+    fn call(&mut self, command: u32, _args: &[&[u8]], protocol: Protocol, answer: &mut Answer) {
+        let mut reply = answer.reply(protocol);
         match command {
-            0 => reply.extend_from_slice(b"$2\r\n17\r\n"),
+            0 => reply.bulk(b"17"),
             1 => {
                 self.counter += 1;
-                resp::Reply::new(reply, protocol).integer(self.counter);
+                reply.integer(self.counter);
             }
-            2 => reply.extend_from_slice(b"+OK\r\n"),
-            3 => reply.extend_from_slice(b":1\r\n"),
-            _ => reply.extend_from_slice(b"*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n"),
+            2 => reply.ok(),
+            3 => reply.integer(1),
+            _ => {
+                reply.array(3);
+                for element in [b"a", b"b", b"c"] {
+                    reply.bulk(element);
+                }
+            }
         }
     }
 

@@ -66,6 +66,8 @@ local function finish(kind)
     return { ok = ffi_string(context.text, context.len) }
   elseif kind == 5 then
     error(failure(), 0)
+  elseif kind == 8 then
+    return { ok = "OK" }
   elseif kind == 7 then
     return nil
   end

@@ -10,11 +10,11 @@ use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
 
-use crate::Host;
-use crate::context::{Arg, Context, Name, WINDOW_ARGS};
+use crate::context::{Arg, Context, Name, WINDOW_ARGS, Window};
 use crate::convert::{self, bytes_at, push_bytes};
 use crate::number;
 use crate::sys::*;
+use crate::{Answer, Host, Protocol, Short};
 
 /// Kinds of replies, as bridge.lua knows them.
 const BULK: i32 = 1;
@@ -24,13 +24,14 @@ const STATUS: i32 = 4;
 const ERROR: i32 = 5;
 const TABLE: i32 = 6;
 const NIL: i32 = 7;
+const OK: i32 = 8;
 
 /// Distinct spellings of command names remembered per VM; more of them share one slot.
 const NAMES_MAX: usize = 4096;
 
 pub const BAD_ARGUMENTS: &[u8] = b"ERR Lua redis lib command arguments must be strings or integers";
 pub const NO_ARGUMENTS: &[u8] = b"ERR Please specify at least one argument for this redis lib call";
-const UNKNOWN_COMMAND: &[u8] = b"-ERR Unknown Redis command called from script\r\n";
+const UNKNOWN_COMMAND: &str = "ERR Unknown Redis command called from script";
 
 /// Calls the host, keeping a panic away from the Lua frames: it is carried in the context and
 /// resumed when the run has ended. None if there is no host or it panicked.
@@ -55,31 +56,45 @@ pub unsafe fn with_host<R>(
     }
 }
 
-/// Runs a command and says what came back. The reply's bytes stay in `context.reply`; a string's
-/// place in them goes to the window.
+/// Runs a command and says what came back. The reply stays in `context.answer`; a number, or a
+/// string's place, goes to the window.
 unsafe fn dispatch(context: *mut Context, name: u32, args: &[&[u8]]) -> i32 {
     // SAFETY: `context` is live; fields are borrowed one at a time.
     unsafe {
-        (*context).reply.clear();
         let command = (&(*context).names)[name as usize].command;
+        let protocol = (*context).protocol;
+        let answer: *mut Answer = &raw mut (*context).answer;
         match command {
-            None => (*context).reply.extend_from_slice(UNKNOWN_COMMAND),
+            None => (*answer).reply(protocol).error(UNKNOWN_COMMAND),
             Some(command) => {
-                let protocol = (*context).protocol;
-                let reply: *mut Vec<u8> = &raw mut (*context).reply;
                 let done =
-                    with_host(context, |host| host.call(command, args, protocol, &mut *reply));
+                    with_host(context, |host| host.call(command, args, protocol, &mut *answer));
                 if done.is_none() {
-                    (*context).reply.clear();
-                    (*context).reply.extend_from_slice(b"-ERR internal error\r\n");
+                    (*answer).reply(protocol).error("ERR internal error");
                 }
             }
         }
-        classify(&mut (*context).window, &(*context).reply)
+        let window = &mut (*context).window;
+        match (*answer).short {
+            Short::No => classify(window, &(*answer).bytes),
+            Short::Integer(number) => {
+                window.number = number as f64;
+                NUMBER
+            }
+            Short::Bulk => show_text(window, &(*answer).bytes, BULK),
+            Short::Null if protocol == Protocol::Resp2 => FALSE,
+            Short::Null => NIL,
+            Short::Ok => OK,
+        }
     }
 }
 
-fn classify(window: &mut crate::context::Window, reply: &[u8]) -> i32 {
+fn show_text(window: &mut Window, text: &[u8], kind: i32) -> i32 {
+    (window.text, window.len) = (text.as_ptr(), text.len());
+    kind
+}
+
+fn classify(window: &mut Window, reply: &[u8]) -> i32 {
     let Some((&kind, rest)) = reply.split_first() else { return NIL };
     match kind {
         b'$' => {
@@ -87,9 +102,7 @@ fn classify(window: &mut crate::context::Window, reply: &[u8]) -> i32 {
             if len < 0 {
                 return FALSE;
             }
-            let text = reply.get(next..next + len as usize).unwrap_or_default();
-            (window.text, window.len) = (text.as_ptr(), text.len());
-            BULK
+            show_text(window, reply.get(next..next + len as usize).unwrap_or_default(), BULK)
         }
         b':' => {
             window.number = convert::number_line(reply, 1).0 as f64;
@@ -97,8 +110,7 @@ fn classify(window: &mut crate::context::Window, reply: &[u8]) -> i32 {
         }
         b'+' | b'-' => {
             let text = rest.strip_suffix(b"\r\n").unwrap_or(rest);
-            (window.text, window.len) = (text.as_ptr(), text.len());
-            if kind == b'+' { STATUS } else { ERROR }
+            show_text(window, text, if kind == b'+' { STATUS } else { ERROR })
         }
         b'*' if rest.first() == Some(&b'-') => FALSE,
         b'_' => NIL,
@@ -275,8 +287,8 @@ pub unsafe fn push_function(L: *mut lua_State, context: *mut Context, function: 
 unsafe extern "C-unwind" fn push_last_reply(L: *mut lua_State) -> c_int {
     // SAFETY: the reply buffer is not written while it is decoded; no destructors here.
     unsafe {
-        let reply: *const Vec<u8> = &raw const (*context_upvalue(L)).reply;
-        convert::push_reply(L, (*reply).as_slice(), 0, 0);
+        let context = context_upvalue(L);
+        convert::push_answer(L, &raw const (*context).answer, (*context).protocol);
         1
     }
 }
@@ -319,8 +331,7 @@ unsafe fn push_call_result(L: *mut lua_State) -> i32 {
         let args: *const [&'static [u8]] = &raw const *(*context).wide_args.as_slice();
         let name = name_index(context, (&*args)[0]);
         let kind = dispatch(context, name, &*args);
-        let reply: *const Vec<u8> = &raw const (*context).reply;
-        convert::push_reply(L, (*reply).as_slice(), 0, 0);
+        convert::push_answer(L, &raw const (*context).answer, (*context).protocol);
         kind
     }
 }

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 
 use crate::alloc::Meter;
 use crate::order::Order;
-use crate::{Host, Protocol, cjson, internals, sort};
+use crate::{Answer, Host, Protocol, cjson, internals, sort};
 
 /// Arguments that the bridge passes without going through the Lua stack.
 pub const WINDOW_ARGS: usize = 9;
@@ -60,7 +60,7 @@ pub struct Context {
     /// What `redis.setresp` chose; RESP2 at the start of every run.
     pub protocol: Protocol,
     /// The reply of the last command.
-    pub reply: Vec<u8>,
+    pub answer: Answer,
     /// Arguments of a call with more than `WINDOW_ARGS` of them.
     pub wide_args: Vec<&'static [u8]>,
     pub wide_numbers: Vec<[u8; crate::number::TEXT_BYTES_MAX]>,
@@ -100,7 +100,7 @@ impl Context {
             host: None,
             run: None,
             protocol: Protocol::Resp2,
-            reply: Vec::new(),
+            answer: Answer::default(),
             wide_args: Vec::new(),
             wide_numbers: Vec::new(),
             names: vec![Name { command: None, text: Box::default() }],

@@ -3,11 +3,11 @@
 
 use std::ffi::{CStr, c_int};
 
-use crate::Protocol;
 use crate::context::{Context, stack_place};
 use crate::interrupt;
 use crate::number;
 use crate::sys::*;
+use crate::{Answer, Protocol, Short};
 
 /// Pushes `bytes` as a Lua string.
 ///
@@ -376,6 +376,27 @@ fn parse_integer(digits: &[u8]) -> i64 {
 
 fn parse_double(text: &[u8]) -> f64 {
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN)
+}
+
+/// Pushes a reply.
+///
+/// # Safety
+/// Called inside a protected call; `answer` is live and not changed meanwhile; may raise.
+pub unsafe fn push_answer(L: *mut lua_State, answer: *const Answer, protocol: Protocol) {
+    // SAFETY: by the caller; a function has room for some values.
+    unsafe {
+        let Answer { short, bytes } = &*answer;
+        match *short {
+            Short::No => {
+                push_reply(L, bytes, 0, 0);
+            }
+            Short::Integer(number) => lua_pushnumber(L, number as f64),
+            Short::Bulk => push_bytes(L, bytes),
+            Short::Null if protocol == Protocol::Resp2 => lua_pushboolean(L, 0),
+            Short::Null => lua_pushnil(L),
+            Short::Ok => push_tagged(L, c"ok", b"OK"),
+        }
+    }
 }
 
 /// Pushes the element of `reply` that begins at `at`; returns where the next one begins.

@@ -28,7 +28,7 @@ mod sys;
 mod vm;
 
 pub use interrupt::{Interrupter, in_compiled_code};
-pub use resp::Protocol;
+pub use resp::{Answer, Protocol, Short};
 pub use script::{Flags, Script, Sha, sha_of};
 pub use vm::{Outcome, Vm, VmOptions};
 
@@ -57,9 +57,9 @@ pub trait Host {
     /// the same command for the life of the process.
     fn resolve(&mut self, name: &[u8]) -> Option<u32>;
 
-    /// Runs a command and appends exactly one RESP reply; errors as `-CODE text`. `args[0]` is
-    /// the name as the script wrote it. `reply` is empty and keeps its capacity from call to call.
-    fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, reply: &mut Vec<u8>);
+    /// Runs a command and puts its one reply into `answer`, in place of what is in there.
+    /// `args[0]` is the name as the script wrote it.
+    fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, answer: &mut Answer);
 
     fn log(&mut self, level: LogLevel, message: &[u8]);
 

@@ -203,7 +203,7 @@ impl Vm {
         // SAFETY: no Lua code runs now; the context is ours alone.
         let (run, killed, panic) = unsafe {
             (*context).host = None;
-            context::shrink(&mut (*context).reply);
+            context::shrink(&mut (*context).answer.bytes);
             ((*context).run.take(), (*context).killed, (*context).panic.take())
         };
         if let Some(run) = run

@@ -1,6 +1,6 @@
 //! The JIT compiler is on, and calls of commands do not leave compiled code.
 
-use lua::{Host, LogLevel, Protocol, Tick, Vm, VmOptions, in_compiled_code};
+use lua::{Answer, Host, LogLevel, Protocol, Tick, Vm, VmOptions, in_compiled_code};
 
 /// Counts how many of its calls came from compiled code.
 #[derive(Default)]
@@ -14,15 +14,18 @@ impl Host for Witness {
         Some(0)
     }
 
-    fn call(&mut self, _command: u32, args: &[&[u8]], _protocol: Protocol, reply: &mut Vec<u8>) {
+    fn call(&mut self, _command: u32, args: &[&[u8]], protocol: Protocol, answer: &mut Answer) {
         self.calls += 1;
         self.compiled += u32::from(in_compiled_code());
+        let mut reply = answer.reply(protocol);
         match args[0] {
-            b"string" => reply.extend_from_slice(b"$5\r\nvalue\r\n"),
-            b"status" => reply.extend_from_slice(b"+OK\r\n"),
-            b"null" => reply.extend_from_slice(b"$-1\r\n"),
-            b"error" => reply.extend_from_slice(b"-ERR no\r\n"),
-            _ => reply.extend_from_slice(b":1\r\n"),
+            b"string" => reply.bulk(b"value"),
+            b"encoded" => answer.encoded().extend_from_slice(b"$5\r\nvalue\r\n"),
+            b"ok" => reply.ok(),
+            b"status" => reply.status("PONG"),
+            b"null" => reply.null(),
+            b"error" => reply.error("ERR no"),
+            _ => reply.integer(1),
         }
     }
 
@@ -58,6 +61,8 @@ fn commands_are_called_from_compiled_code() {
     for body in [
         "redis.call('incr', KEYS[1])",
         "redis.call('string', KEYS[1])",
+        "redis.call('encoded', KEYS[1])",
+        "redis.call('ok', KEYS[1], 'v')",
         "redis.call('status', KEYS[1], 'v')",
         "redis.call('set', KEYS[1], i)",
         "redis.call('null', KEYS[1], i, 'x')",

@@ -11,7 +11,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lua::{Host, LogLevel, Outcome, Protocol, Tick, Vm, VmOptions};
+use lua::{Answer, Host, LogLevel, Outcome, Protocol, Tick, Vm, VmOptions};
 use resp::Reply;
 
 const KEYS: &[&[u8]] = &[b"key:1"];
@@ -94,8 +94,8 @@ impl Host for Keyless {
         names.iter().position(|known| name.eq_ignore_ascii_case(known)).map(|at| at as u32)
     }
 
-    fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, reply: &mut Vec<u8>) {
-        let mut reply = Reply::new(reply, protocol);
+    fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, answer: &mut Answer) {
+        let mut reply = answer.reply(protocol);
         match (command, args) {
             (0, [_]) => reply.status("PONG"),
             (0 | 1, [_, text]) => reply.bulk(text),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lua::{Host, LogLevel, Outcome, Protocol, Tick, Vm, VmOptions};
+use lua::{Answer, Host, LogLevel, Outcome, Protocol, Tick, Vm, VmOptions};
 
 const LIMIT: Duration = Duration::from_millis(50);
 
@@ -155,8 +155,8 @@ impl Host for Subject {
             .map(|at| at as u32)
     }
 
-    fn call(&mut self, command: u32, _args: &[&[u8]], protocol: Protocol, reply: &mut Vec<u8>) {
-        let mut reply = resp::Reply::new(reply, protocol);
+    fn call(&mut self, command: u32, _args: &[&[u8]], protocol: Protocol, answer: &mut Answer) {
+        let mut reply = answer.reply(protocol);
         match command {
             0 => {
                 *self.shared.begun.lock().unwrap() = true;

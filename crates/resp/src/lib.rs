@@ -8,12 +8,14 @@
 //! parser, the handlers of `command` and `server` call the reply writer.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod decode;
 mod double;
 mod inline;
 mod reply;
 mod request;
 
+pub use answer::{Answer, Short};
 pub use decode::{DecodeError, Item, Reader, ReplyScanner, Value, decode, item};
 pub use double::DoubleText;
 pub use inline::{Unbalanced, split_args};

@@ -5,6 +5,7 @@
 //! it, and scripts read their replies back from these bytes.
 
 use crate::DoubleText;
+use crate::answer::Short;
 
 /// Which dialect the client speaks: RESP2 until it says `HELLO 3`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum Protocol {
 pub struct Reply<'a> {
     out: &'a mut Vec<u8>,
     protocol: Protocol,
+    /// Where a reply that is one simple value goes instead, if the program itself reads it.
+    short: Option<&'a mut Short>,
 }
 
 /// An aggregate whose length is not known yet; give it back to one of the `finish_` methods.
@@ -45,7 +48,15 @@ const PLACEHOLDER: &[u8; 4] = b"*0\r\n";
 
 impl<'a> Reply<'a> {
     pub fn new(out: &'a mut Vec<u8>, protocol: Protocol) -> Reply<'a> {
-        Reply { out, protocol }
+        Reply { out, protocol, short: None }
+    }
+
+    pub(crate) fn to_answer(
+        out: &'a mut Vec<u8>,
+        protocol: Protocol,
+        short: &'a mut Short,
+    ) -> Reply<'a> {
+        Reply { out, protocol, short: Some(short) }
     }
 
     pub fn protocol(&self) -> Protocol {
@@ -55,10 +66,25 @@ impl<'a> Reply<'a> {
     /// A reply writer in another dialect on the same buffer: `HELLO` answers in the new one, and
     /// scripts are answered in theirs.
     pub fn with_protocol(&mut self, protocol: Protocol) -> Reply<'_> {
-        Reply { out: self.out, protocol }
+        Reply { out: self.out, protocol, short: self.short.as_deref_mut() }
+    }
+
+    /// Answers with a value if that is possible: inside of an aggregate it is not.
+    #[inline]
+    fn is_short(&mut self, value: Short) -> bool {
+        match &mut self.short {
+            Some(short) if self.out.is_empty() => {
+                **short = value;
+                true
+            }
+            _ => false,
+        }
     }
 
     pub fn ok(&mut self) {
+        if self.is_short(Short::Ok) {
+            return;
+        }
         self.out.extend_from_slice(b"+OK\r\n");
     }
 
@@ -78,6 +104,9 @@ impl<'a> Reply<'a> {
     }
 
     pub fn integer(&mut self, value: i64) {
+        if self.is_short(Short::Integer(value)) {
+            return;
+        }
         if let 0..=9 = value {
             self.out.extend_from_slice(&[b':', b'0' + value as u8, b'\r', b'\n']);
             return;
@@ -86,6 +115,10 @@ impl<'a> Reply<'a> {
     }
 
     pub fn bulk(&mut self, bytes: &[u8]) {
+        if self.is_short(Short::Bulk) {
+            self.out.extend_from_slice(bytes);
+            return;
+        }
         self.out.reserve(bytes.len() + HEADER_MAX + 2);
         self.length(b'$', bytes.len());
         self.out.extend_from_slice(bytes);
@@ -98,6 +131,9 @@ impl<'a> Reply<'a> {
     }
 
     pub fn null(&mut self) {
+        if self.is_short(Short::Null) {
+            return;
+        }
         self.out.extend_from_slice(match self.protocol {
             Protocol::Resp2 => b"$-1\r\n",
             Protocol::Resp3 => b"_\r\n",
@@ -105,6 +141,9 @@ impl<'a> Reply<'a> {
     }
 
     pub fn null_array(&mut self) {
+        if self.is_short(Short::Null) {
+            return;
+        }
         self.out.extend_from_slice(match self.protocol {
             Protocol::Resp2 => b"*-1\r\n",
             Protocol::Resp3 => b"_\r\n",
@@ -141,12 +180,10 @@ impl<'a> Reply<'a> {
     }
 
     pub fn boolean(&mut self, value: bool) {
-        self.out.extend_from_slice(match (self.protocol, value) {
-            (Protocol::Resp2, true) => b":1\r\n",
-            (Protocol::Resp2, false) => b":0\r\n",
-            (Protocol::Resp3, true) => b"#t\r\n",
-            (Protocol::Resp3, false) => b"#f\r\n",
-        });
+        if self.protocol == Protocol::Resp2 {
+            return self.integer(i64::from(value));
+        }
+        self.out.extend_from_slice(if value { b"#t\r\n" } else { b"#f\r\n" });
     }
 
     /// An integer of any size, given as its decimal digits; in RESP2 a bulk string.
@@ -186,6 +223,11 @@ impl<'a> Reply<'a> {
     /// Drops everything written since `position`.
     pub fn truncate(&mut self, position: usize) {
         self.out.truncate(position);
+        if let Some(short) = &mut self.short
+            && position == 0
+        {
+            **short = Short::No;
+        }
     }
 
     /// What was written since `position`.

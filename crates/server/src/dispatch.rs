@@ -293,9 +293,15 @@ pub fn plan(engine: &Engine, row: &Row, args: &[&[u8]]) -> Plan {
 /// The one key of a command that has its place in the row, as most have.
 #[inline]
 pub fn only_key<'a>(row: &Row, args: &[&'a [u8]]) -> Option<&'a [u8]> {
+    only_key_at(row).map(|at| args[at])
+}
+
+/// Which argument that is.
+#[inline]
+pub fn only_key_at(row: &Row) -> Option<usize> {
     let [only] = row.keys else { return None };
     match (row.scope, only.find, only.begin) {
-        (Scope::Keys, Find::Range { last: 0, .. }, Begin::Index(at)) => Some(args[at as usize]),
+        (Scope::Keys, Find::Range { last: 0, .. }, Begin::Index(at)) => Some(at as usize),
         _ => None,
     }
 }

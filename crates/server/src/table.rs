@@ -2,11 +2,11 @@
 
 use std::sync::LazyLock;
 
-use command::{Command, Error, Handler, Row};
+use command::{Command, Error, Handler, Row, flag};
 use hashbrown::HashMap;
 
 use crate::request::SessionHandler;
-use crate::session;
+use crate::{dispatch, script, session};
 
 /// How a command runs.
 #[derive(Clone, Copy)]
@@ -25,6 +25,33 @@ pub struct Registered {
     pub run: Option<Run>,
     pub parent: Option<usize>,
     pub subcommands: Vec<usize>,
+    /// How scripts call it, if it is one of the many that need no special care.
+    pub in_script: Option<InScript>,
+}
+
+/// A command of the keyspace whose one key is its first argument, and which scripts may call.
+pub struct InScript {
+    pub handler: Handler,
+    /// Arguments with the name counted.
+    pub args_min: usize,
+    pub args_max: usize,
+    /// In any of these states of a script, which `script/host.rs` knows, the call needs care.
+    pub minds: u8,
+}
+
+impl InScript {
+    fn of(row: &Row, run: Run) -> Option<InScript> {
+        let Run::Keyspace(handler) = run else { return None };
+        let args_min = usize::from(row.arity.unsigned_abs());
+        let takes_one_key = dispatch::only_key_at(row) == Some(1) && args_min > 1;
+        let args_max = if row.arity < 0 { usize::MAX } else { args_min };
+        (takes_one_key && !row.has(flag::NOSCRIPT)).then_some(InScript {
+            handler,
+            args_min,
+            args_max,
+            minds: script::minds(row),
+        })
+    }
 }
 
 pub struct CommandTable {
@@ -92,6 +119,7 @@ impl CommandTable {
             run: command.handler.map(run),
             parent,
             subcommands: Vec::new(),
+            in_script: command.handler.map(run).and_then(|run| InScript::of(&command.row, run)),
         });
         assert!(
             self.by_name.insert(full_name.as_bytes(), id).is_none(),

@@ -42,19 +42,25 @@ pub enum NotIncremented {
 
 impl<'e> Txn<'e> {
     /// Notes a change of a key.
+    #[inline]
     fn changed(&mut self, hash: u64, key: &[u8], change: Change<'_>) {
         self.log(key, change);
         self.announce(hash, key);
     }
 
     /// Notes a change of a key that was logged already.
+    #[inline]
     fn announce(&mut self, hash: u64, key: &[u8]) {
         self.effects.dirty += 1;
+        if self.shard(Engine::shard_of(hash)).is_observed {
+            self.changed_in_sight(hash, key);
+        }
+    }
+
+    #[cold]
+    fn changed_in_sight(&mut self, hash: u64, key: &[u8]) {
         let (db, recording) = (self.db, self.is_recording());
         let shard = self.shard_mut(Engine::shard_of(hash));
-        if !shard.is_observed {
-            return;
-        }
         if shard.watches.is_empty() && shard.waiters.is_empty() {
             shard.is_observed = false;
             return;
@@ -75,7 +81,7 @@ impl<'e> Txn<'e> {
 
     /// Removes the key if its time has come; true when it was there and is gone now.
     pub(crate) fn remove_if_expired(&mut self, key: &[u8]) -> bool {
-        let hash = self.engine.hash(key);
+        let hash = self.hash(key);
         let (db, now_ms) = (self.db, self.now_ms);
         let hasher = &self.engine.hasher;
         let shard = self.shard_mut(Engine::shard_of(hash));
@@ -146,7 +152,7 @@ impl<'e> Txn<'e> {
 
     /// SET: stores a string. O(value length).
     pub fn set_string(&mut self, key: &[u8], value: &[u8], expiry: Expiry) {
-        let hash = self.engine.hash(key);
+        let hash = self.hash(key);
         let expire = match expiry {
             Expiry::At(when) => Some(when),
             Expiry::Clear => None,
@@ -179,7 +185,7 @@ impl<'e> Txn<'e> {
 
     /// Stores a whole value, replacing what is there. O(1) beside freeing the old value.
     pub fn put(&mut self, key: &[u8], value: impl Into<Value>, expire_at_ms: Option<i64>) {
-        let hash = self.engine.hash(key);
+        let hash = self.hash(key);
         let entry = Entry::value(key, value.into(), expire_at_ms);
         let at = entry.address();
         let replaced = self.place(hash, entry);
@@ -192,7 +198,7 @@ impl<'e> Txn<'e> {
 
     /// Removes a key. Large values are freed on another thread.
     pub fn remove(&mut self, key: &[u8]) -> bool {
-        let hash = self.engine.hash(key);
+        let hash = self.hash(key);
         let Some(entry) = self.unlink(hash, key) else { return false };
         self.log(key, Change::Remove);
         self.release(hash, key, Some(entry));
@@ -213,7 +219,7 @@ impl<'e> Txn<'e> {
 
     /// Sets (or with `None` clears) the expiry of an existing key. False when there is no key.
     pub fn set_expire(&mut self, key: &[u8], expire_at_ms: Option<i64>) -> bool {
-        let hash = self.engine.hash(key);
+        let hash = self.hash(key);
         let Some(entry) = self.meet(hash, key) else { return false };
         let before = entry.expire_at_ms();
         self.note_expiry(hash, key, before);
@@ -226,7 +232,7 @@ impl<'e> Txn<'e> {
 
     /// Replaces an integer string in place, creating it if need be; the expiry stays.
     pub fn set_integer(&mut self, key: &[u8], value: i64) {
-        let hash = self.engine.hash(key);
+        let hash = self.hash(key);
         let expire = match self.meet(hash, key) {
             Some(entry) => {
                 let expire = entry.expire_at_ms();
@@ -249,7 +255,7 @@ impl<'e> Txn<'e> {
     /// Adds to an integer string where it stands, creating it from 0 if need be; the expiry
     /// stays. One lookup and no allocation when the key holds an integer.
     pub fn increment(&mut self, key: &[u8], by: i64) -> Result<i64, NotIncremented> {
-        let hash = self.engine.hash(key);
+        let hash = self.hash(key);
         let (db, now_ms, worker, no_touch) = (self.db, self.now_ms, self.worker, self.no_touch);
         let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
         if let Some(entry) = tables.find_mut(hash, key)
@@ -287,7 +293,7 @@ impl<'e> Txn<'e> {
     /// Moves a value with its expiry to another key or database, replacing what is there (RENAME,
     /// MOVE). False when there is no key. The plan must cover both keys, which must differ.
     pub fn relocate(&mut self, key: &[u8], to: &[u8], to_db: u32) -> bool {
-        let hash = self.engine.hash(key);
+        let hash = self.hash(key);
         let Some(entry) = self.unlink(hash, key) else { return false };
         let entry = if key == to { entry } else { entry.renamed(to) };
         if self.logs() {
@@ -330,7 +336,7 @@ impl<'e> Txn<'e> {
 
     /// An existing collection, to be changed.
     pub fn write<T: Kind>(&mut self, key: &[u8]) -> Result<Option<Mut<'_, 'e, T>>, WrongType> {
-        let hash = self.engine.hash(key);
+        let hash = self.hash(key);
         match self.meet(hash, key) {
             None => Ok(None),
             Some(entry) if entry.collection().and_then(T::of).is_none() => Err(WrongType),
@@ -344,7 +350,7 @@ impl<'e> Txn<'e> {
     /// A collection to be changed, created when there is none. It is gone again if it is still
     /// empty when the handle is dropped.
     pub fn write_or_create<T: Kind>(&mut self, key: &[u8]) -> Result<Mut<'_, 'e, T>, WrongType> {
-        let hash = self.engine.hash(key);
+        let hash = self.hash(key);
         let at = match self.meet(hash, key) {
             Some(entry) if entry.collection().and_then(T::of).is_none() => return Err(WrongType),
             Some(entry) => entry.address(),

@@ -39,7 +39,7 @@ impl Txn<'_> {
         offset: Option<usize>,
         more: &[u8],
     ) -> Result<usize, WrongType> {
-        let hash = self.engine.hash(key);
+        let hash = self.hash(key);
         let change = match offset {
             Some(offset) => Change::Overwrite { offset, bytes: more },
             None => Change::Append { bytes: more },

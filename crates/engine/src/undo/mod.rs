@@ -22,7 +22,7 @@ use data::Encoding;
 
 use crate::engine::Engine;
 use crate::entry::{Collection, Entry, EntryRef, Str, Value, ValueRef};
-use crate::shard::Db;
+use crate::shard::{Db, same};
 use crate::txn::Txn;
 use crate::wait::KeyName;
 
@@ -114,7 +114,8 @@ fn index_key(hash: u64, db: u32) -> u64 {
 
 impl Recorder {
     fn find(&self, hash: u64, db: u32, key: &[u8]) -> Option<usize> {
-        let is_it = |record: &Record| record.hash == hash && record.db == db && *record.key == *key;
+        let is_it =
+            |record: &Record| record.hash == hash && record.db == db && same(&record.key, key);
         let segment = &self.records[self.segment..];
         if segment.len() <= LINEAR_MAX {
             return segment.iter().position(is_it).map(|at| self.segment + at);

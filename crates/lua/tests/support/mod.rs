@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use lua::{Host, LogLevel, Outcome, Protocol, Tick, Vm, VmOptions};
+use lua::{Answer, Host, LogLevel, Outcome, Protocol, Tick, Vm, VmOptions};
 use resp::Reply;
 
 #[derive(Default)]
@@ -28,9 +28,9 @@ impl Host for FakeHost {
         COMMANDS.iter().position(|known| known.as_bytes() == name).map(|at| at as u32)
     }
 
-    fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, reply: &mut Vec<u8>) {
+    fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, answer: &mut Answer) {
         self.calls += 1;
-        let mut reply = Reply::new(reply, protocol);
+        let mut reply = answer.reply(protocol);
         match (COMMANDS[command as usize], &args[1..]) {
             ("get", [key]) => match self.strings.get(*key) {
                 Some(value) => reply.bulk(value),

@@ -4,10 +4,10 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use command::{Blocking, Error, flag};
+use command::{Blocking, Call, Error, Row, flag};
 use engine::{Plan, Txn};
 use lua::{Host, LogLevel, Tick};
-use resp::{Protocol, Reply};
+use resp::{Answer, Protocol};
 
 use crate::client::Client;
 use crate::dispatch;
@@ -19,6 +19,30 @@ use crate::worker::{Shift, WorkerLoop};
 
 /// How long a script waits for a lock it did not declare: others may wait for its own.
 const EXTEND_PATIENCE: Duration = Duration::from_micros(100);
+
+/// States of a script in which some commands need care.
+pub(super) mod state {
+    /// It is over, though it may not have noticed yet.
+    pub const OVER: u8 = 1 << 0;
+    /// It has not written yet.
+    pub const UNWRITTEN: u8 = 1 << 1;
+    pub const READ_ONLY: u8 = 1 << 2;
+    /// Memory was short when it began, and it has not written yet.
+    pub const OUT_OF_MEMORY: u8 = 1 << 3;
+}
+
+/// The states in which a command needs care.
+pub fn minds(row: &Row) -> u8 {
+    let mut minds = state::OVER;
+    if row.has(flag::WRITE) {
+        minds |= state::UNWRITTEN | state::READ_ONLY;
+    }
+    if row.has(flag::DENYOOM) {
+        minds |= state::OUT_OF_MEMORY;
+    }
+    minds
+}
+
 /// Why a script ends before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -47,17 +71,19 @@ pub(super) struct ScriptHost<'h, 'e> {
     pub shift: &'e Shift,
     pub client: &'h mut Client,
     pub txn: &'h mut Txn<'e>,
-    pub read_only: bool,
-    pub refuse_oom: bool,
-    pub has_written: bool,
+    /// A set of `state`.
+    pub state: u8,
     /// What it had said when it first wrote.
     pub written_from: Option<Mark>,
     /// What it does can be rolled back, within this many bytes.
     pub undo_limit_bytes: Option<usize>,
+    /// So many of them are left beside what waits in the outbox.
+    pub undo_room_bytes: usize,
     /// When it is to end by itself, and after how many ms that is.
     pub deadline: Option<(Instant, u64)>,
-    /// It is over, though it may not have noticed yet.
     pub end: Option<End>,
+    /// Calls that no counter has seen yet.
+    pub calls: u64,
     /// An error reply of a call went into the statistics.
     pub has_counted_error: bool,
     /// It could not have a lock: whatever it still does is for nothing.
@@ -66,20 +92,42 @@ pub(super) struct ScriptHost<'h, 'e> {
 
 impl ScriptHost<'_, '_> {
     /// Ends the script if it has been stopped.
+    #[inline]
     fn look_at_end(&mut self) -> Option<End> {
-        if self.end.is_none() && (self.txn.should_stop() || self.lp.server.is_shutting_down()) {
+        if self.end.is_none() && self.txn.should_stop() {
             let late = self.deadline.filter(|(at, _)| Instant::now() >= *at);
-            self.end = Some(late.map_or(End::Killed, |(_, ms)| End::Deadline(ms)));
+            self.finish(late.map_or(End::Killed, |(_, ms)| End::Deadline(ms)));
         }
         self.end
     }
 
+    #[cold]
+    fn finish(&mut self, end: End) {
+        self.end.get_or_insert(end);
+        self.state |= state::OVER;
+    }
+
     /// Ends the script if undoing it would take too much memory.
+    #[inline]
     fn look_at_undo_limit(&mut self) {
-        let Some(limit_bytes) = self.undo_limit_bytes else { return };
-        if self.txn.undo_bytes() + self.lp.outbox.borrow().bytes() > limit_bytes {
-            self.end.get_or_insert(End::UndoLimit(limit_bytes));
+        if self.txn.undo_bytes() > self.undo_room_bytes {
+            self.finish(End::UndoLimit(self.undo_limit_bytes.unwrap_or(0)));
             self.lp.server.scripts.watch.stop(self.lp.id);
+        }
+    }
+
+    /// What waits in the outbox has changed.
+    fn measure_undo_room(&mut self) {
+        if let Some(limit_bytes) = self.undo_limit_bytes {
+            let said_bytes = self.lp.outbox.borrow().bytes();
+            // Without any room the first byte is too much; what was said alone is, too.
+            match limit_bytes.checked_sub(said_bytes) {
+                Some(room_bytes) => self.undo_room_bytes = room_bytes,
+                None => {
+                    self.finish(End::UndoLimit(limit_bytes));
+                    self.lp.server.scripts.watch.stop(self.lp.id);
+                }
+            }
         }
     }
 
@@ -89,13 +137,17 @@ impl ScriptHost<'_, '_> {
         if row.has(flag::NOSCRIPT) {
             return Some(Error::of("ERR This Redis command is not allowed from script"));
         }
-        if self.read_only && row.has(flag::WRITE) {
+        if self.is(state::READ_ONLY) && row.has(flag::WRITE) {
             return Some(Error::of("ERR Write commands are not allowed from read-only scripts."));
         }
-        if self.refuse_oom && row.has(flag::DENYOOM) && !self.has_written {
+        if self.is(state::OUT_OF_MEMORY) && row.has(flag::DENYOOM) {
             return Some(Error::OOM);
         }
         None
+    }
+
+    fn is(&self, state: u8) -> bool {
+        self.state & state != 0
     }
 
     /// Takes the locks of a command that the script does not hold yet.
@@ -111,18 +163,19 @@ impl ScriptHost<'_, '_> {
     }
 }
 
-impl Host for ScriptHost<'_, '_> {
-    fn resolve(&mut self, name: &[u8]) -> Option<u32> {
-        let command = table().by_name(name)?;
-        command.parent.is_none().then_some(command.id as u32)
-    }
-
-    fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, reply: &mut Vec<u8>) {
+impl ScriptHost<'_, '_> {
+    /// A call of which anything may be special.
+    #[inline(never)]
+    fn call_with_care(
+        &mut self,
+        mut command: &'static Registered,
+        args: &[&[u8]],
+        protocol: Protocol,
+        answer: &mut Answer,
+    ) {
         if let Some(end) = self.look_at_end() {
-            Reply::new(reply, protocol).error(&end.text());
-            return;
+            return answer.reply(protocol).error(&end.text());
         }
-        let mut command = &table().all[command as usize];
         if !command.subcommands.is_empty() || !command.row.accepts(args.len()) {
             command = match table().find(args) {
                 Ok(command) => command,
@@ -131,31 +184,28 @@ impl Host for ScriptHost<'_, '_> {
                         true => &*error.0,
                         false => "ERR Wrong number of args calling Redis command from script",
                     };
-                    Reply::new(reply, protocol).error(text);
-                    return;
+                    return answer.reply(protocol).error(text);
                 }
             };
         }
         // Uncaught, the error ends the script at once; else it goes on until its next tick.
         self.restarts |= !self.txn.is_exclusive() && !self.lock(command, args);
         if self.restarts {
-            Reply::new(reply, protocol).error("ERR the script is run again");
-            return;
+            self.state |= state::OVER;
+            return answer.reply(protocol).error("ERR the script is run again");
         }
         if let Some(error) = self.refusal(command) {
             self.lp.stats.rejected(command.id);
-            Reply::new(reply, protocol).error(&error.0);
-            return;
+            return answer.reply(protocol).error(&error.0);
         }
-        if command.row.has(flag::WRITE) && !self.has_written {
-            self.has_written = true;
+        if command.row.has(flag::WRITE) && self.is(state::UNWRITTEN) {
+            self.state &= !(state::UNWRITTEN | state::OUT_OF_MEMORY);
             self.written_from = Some(self.lp.outbox.borrow().mark());
             if self.undo_limit_bytes.is_none()
                 && !self.lp.server.scripts.watch.note_write(self.lp.id)
             {
-                self.end.get_or_insert(End::Killed);
-                Reply::new(reply, protocol).error(&End::Killed.text());
-                return;
+                self.finish(End::Killed);
+                return answer.reply(protocol).error(&End::Killed.text());
             }
         }
         if self.lp.server.monitor_count.load(Ordering::Relaxed) > 0 {
@@ -169,21 +219,59 @@ impl Host for ScriptHost<'_, '_> {
             command,
             args,
             self.txn,
-            reply,
+            answer.encoded(),
             Origin::Script,
             Blocking::Never,
         );
         debug_assert!(wait.is_none(), "nothing waits inside a script");
-        let failed = reply.first() == Some(&b'-');
+        self.measure_undo_room();
+        self.ran(command, protocol, answer);
+        self.txn.select(self.client.db);
+    }
+
+    /// A command has run and answered.
+    #[inline]
+    fn ran(&mut self, command: &Registered, protocol: Protocol, answer: &mut Answer) {
+        let failed = answer.is_error();
         if let Some(end) = self.look_at_end() {
             // The command may have given up in the middle.
-            reply.clear();
-            Reply::new(reply, protocol).error(&end.text());
+            answer.reply(protocol).error(&end.text());
         }
         self.look_at_undo_limit();
         self.has_counted_error |= failed;
+        self.calls += 1;
         self.lp.stats.ran_in_script(command.id, failed);
-        self.txn.select(self.client.db);
+    }
+}
+
+impl Host for ScriptHost<'_, '_> {
+    fn resolve(&mut self, name: &[u8]) -> Option<u32> {
+        let command = table().by_name(name)?;
+        command.parent.is_none().then_some(command.id as u32)
+    }
+
+    #[inline]
+    fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, answer: &mut Answer) {
+        let command = &table().all[command as usize];
+        if let Some(plain) = &command.in_script
+            && (plain.args_min..=plain.args_max).contains(&args.len())
+            && self.state & plain.minds == 0
+            && self.lp.server.monitor_count.load(Ordering::Relaxed) == 0
+            && self.txn.expect_key(args[1])
+        {
+            let mut call = Call::new(self.txn, answer.reply(protocol), Blocking::Never);
+            call.bulk_bytes_max = self.shift.config.proto_max_bulk_len as usize;
+            let result = (plain.handler)(&mut call, args);
+            self.txn.forget_key();
+            if let Err(error) = result {
+                self.lp.server.count_error(error.code());
+                answer.reply(protocol).error(&error.0);
+            }
+            self.ran(command, protocol, answer);
+            return;
+        }
+        self.txn.forget_key();
+        self.call_with_care(command, args, protocol, answer);
     }
 
     fn log(&mut self, level: LogLevel, message: &[u8]) {
@@ -196,13 +284,14 @@ impl Host for ScriptHost<'_, '_> {
         let text = String::from_utf8_lossy(message);
         // What is run again logs again, and what was undone never happened.
         let mut outbox = self.lp.outbox.borrow_mut();
-        let may_be_undone = self.has_written || !self.txn.is_exclusive() || outbox.is_trial();
+        let may_be_undone = !self.is(state::UNWRITTEN) || !self.txn.is_exclusive() || outbox.is_trial();
         if self.undo_limit_bytes.is_none() || !may_be_undone {
             crate::log::write(level, format_args!("{text}"));
             return;
         }
         outbox.log(level, text.into_owned());
         drop(outbox);
+        self.measure_undo_room();
         self.look_at_undo_limit();
     }
 
@@ -212,6 +301,9 @@ impl Host for ScriptHost<'_, '_> {
     }
 
     fn tick(&mut self) -> Tick {
+        if self.lp.server.is_shutting_down() {
+            self.finish(End::Killed);
+        }
         if self.restarts || self.look_at_end().is_some() {
             return Tick::Kill;
         }

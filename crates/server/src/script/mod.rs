@@ -17,7 +17,8 @@ use lua::{Outcome, Vm, VmOptions};
 use resp::Reply;
 
 pub use cache::{Brought, Cache};
-use host::ScriptHost;
+pub use host::minds;
+use host::{ScriptHost, state};
 pub use plan::{Known, Runs, parse_sha, plan};
 pub use watch::{KillError, Obstacle, Watch, watch};
 
@@ -159,25 +160,35 @@ pub fn run<'e>(
     let (db, protocol) = (client.db, client.protocol);
     let transaction_db = txn.db();
     let out_of_memory = dispatch::is_over_memory_limit(shift);
+    let mut state = state::UNWRITTEN;
+    if read_only || flags.no_writes {
+        state |= state::READ_ONLY;
+    }
+    // A script that declares itself is trusted to have said what it needs.
+    if out_of_memory && !flags.allow_oom {
+        state |= state::OUT_OF_MEMORY;
+    }
     let mut host = ScriptHost {
         lp,
         shift,
         client,
         txn,
-        read_only: read_only || flags.no_writes,
-        // A script that declares itself is trusted to have said what it needs.
-        refuse_oom: out_of_memory && !flags.allow_oom,
-        has_written: false,
+        state,
         written_from: None,
         undo_limit_bytes,
+        undo_room_bytes: undo_limit_bytes.map_or(usize::MAX, |limit_bytes| {
+            limit_bytes.saturating_sub(lp.outbox.borrow().bytes())
+        }),
         deadline: deadline.map(|at| (at, deadline_ms)),
         end: None,
+        calls: 0,
         has_counted_error: false,
         restarts: false,
     };
     let mut worker_vm = lp.vm.borrow_mut();
     let vm = worker_vm.vm(lp, shift);
     let mut outcome = vm.run(&mut host, script, keys, args, protocol, out);
+    lp.stats.total_commands.add(host.calls);
     let restarts = host.restarts && host.end.is_none();
     let written_from = host.written_from;
     if let (Outcome::Ok, Some(end)) = (outcome, host.end) {
