@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lua::{Host, LogLevel, Outcome, Protocol, Tick, Vm, VmOptions};
+use lua::{Answer, Host, LogLevel, Outcome, Protocol, Tick, Vm, VmOptions};
 use resp::{Reply, ReplyScanner};
 use testkit::run::Failure;
 
@@ -181,14 +181,13 @@ impl Host for Tests {
         Some(request.map_or(OF_SERVER, |at| at as u32))
     }
 
-    fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, out: &mut Vec<u8>) {
+    fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, answer: &mut Answer) {
         let done = match command {
-            OF_SERVER => self.ask(args, protocol, out),
-            request => self.answer(request, args, &mut Reply::new(out, protocol)),
+            OF_SERVER => self.ask(args, protocol, answer.encoded()),
+            request => self.answer(request, args, &mut answer.reply(protocol)),
         };
         if let Err(error) = done {
-            out.clear();
-            Reply::new(out, protocol).error(&format!("ERR {error}"));
+            answer.reply(protocol).error(&format!("ERR {error}"));
         }
     }
 
