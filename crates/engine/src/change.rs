@@ -172,6 +172,15 @@ pub struct Changes {
     db: Option<u32>,
     /// Where the key of the last record stands.
     key: Option<(usize, usize)>,
+    last_set: Option<LastSet>,
+}
+
+/// The last record, if it is a string that a key holds: one that follows it covers it.
+struct LastSet {
+    at: usize,
+    /// Where the key is told already.
+    body: usize,
+    expiry: Expiry,
 }
 
 impl Changes {
@@ -195,7 +204,7 @@ impl Changes {
 
     /// A mark from which on the records can be read without those before it.
     pub(crate) fn mark(&mut self) -> usize {
-        (self.db, self.key) = (None, None);
+        (self.db, self.key, self.last_set) = (None, None, None);
         self.bytes.len()
     }
 
@@ -213,6 +222,18 @@ impl Changes {
 
     pub fn add(&mut self, record: Record<'_>) {
         let Record { db, key, change } = record;
+        if let Some(last) = self.last_set.take()
+            && let Change::Set { value, expiry } = change
+            && self.db == Some(db)
+            && self.key.is_some_and(|(start, end)| self.bytes[start..end] == *key)
+        {
+            let expiry = if expiry == Expiry::Keep { last.expiry } else { expiry };
+            self.bytes.truncate(last.body);
+            let kind = self.change(Change::Set { value, expiry });
+            self.bytes[last.at] = self.bytes[last.at] & !KIND | kind;
+            self.last_set = Some(LastSet { expiry, ..last });
+            return;
+        }
         let at = self.bytes.len();
         self.bytes.push(0);
         let mut head = 0;
@@ -228,6 +249,9 @@ impl Changes {
             }
         }
         self.db = Some(db);
+        if let Change::Set { expiry, .. } = change {
+            self.last_set = Some(LastSet { at, body: self.bytes.len(), expiry });
+        }
         self.bytes[at] = head | self.change(change);
     }
 
@@ -462,8 +486,8 @@ mod tests {
         let changes = [
             Change::Set { value: b"", expiry: Expiry::Clear },
             Change::Set { value: long, expiry: Expiry::Keep },
-            Change::Set { value: b"v", expiry: Expiry::At(i64::MIN) },
             Change::Append { bytes: b"more" },
+            Change::Set { value: b"v", expiry: Expiry::At(i64::MIN) },
             Change::Overwrite { offset: usize::MAX, bytes: b"x" },
             Change::Remove,
             Change::Expire { at_ms: Some(-1) },
@@ -504,6 +528,52 @@ mod tests {
         let mut changes = Changes::default();
         records.iter().for_each(|record| changes.add(*record));
         assert_eq!(changes.records().collect::<Vec<_>>(), records);
+    }
+
+    #[test]
+    fn a_string_covers_the_one_before() {
+        let set =
+            |db, key, value, expiry| Record { db, key, change: Change::Set { value, expiry } };
+        let (clear, keep, at) = (Expiry::Clear, Expiry::Keep, Expiry::At(7));
+        let cases: [(&[Record<'_>], &[Record<'_>]); 5] = [
+            (
+                &[
+                    set(0, b"k", b"long value", at),
+                    set(0, b"k", b"v", keep),
+                    set(0, b"k", b"w", keep),
+                ],
+                &[set(0, b"k", b"w", at)],
+            ),
+            (&[set(0, b"k", b"v", keep), set(0, b"k", b"w", clear)], &[set(0, b"k", b"w", clear)]),
+            (&[set(0, b"k", b"v", keep), set(0, b"k", b"w", keep)], &[set(0, b"k", b"w", keep)]),
+            (
+                &[set(0, b"k", b"v", at), set(0, b"l", b"w", at), set(1, b"l", b"x", keep)],
+                &[set(0, b"k", b"v", at), set(0, b"l", b"w", at), set(1, b"l", b"x", keep)],
+            ),
+            (
+                &[
+                    set(0, b"k", b"v", keep),
+                    Record { db: 0, key: b"k", change: Change::Append { bytes: b"x" } },
+                    set(0, b"k", b"w", keep),
+                ],
+                &[
+                    set(0, b"k", b"v", keep),
+                    Record { db: 0, key: b"k", change: Change::Append { bytes: b"x" } },
+                    set(0, b"k", b"w", keep),
+                ],
+            ),
+        ];
+        for (added, kept) in cases {
+            let mut changes = Changes::default();
+            added.iter().for_each(|record| changes.add(*record));
+            assert_eq!(changes.records().collect::<Vec<_>>(), kept);
+        }
+        let mut changes = Changes::default();
+        changes.add(set(0, b"k", b"v", keep));
+        let mark = changes.mark();
+        changes.add(set(0, b"k", b"w", keep));
+        changes.cut_back(mark);
+        assert_eq!(changes.records().collect::<Vec<_>>(), [set(0, b"k", b"v", keep)]);
     }
 
     #[test]
