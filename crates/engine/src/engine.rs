@@ -11,6 +11,7 @@ use crate::change::{Change, Journal};
 use crate::entry::Entry;
 use crate::gate::Gates;
 use crate::shard::{Db, SHARDS, Shard};
+use crate::sizes::LastLook;
 use crate::txn::{Plan, Txn};
 use crate::wait::{Claim, KeyName, Waiter, Watch};
 use crate::worker::Stats;
@@ -48,15 +49,7 @@ pub struct Engine {
     tickets: AtomicU64,
     journal: OnceLock<Box<dyn Journal>>,
     is_logging: AtomicBool,
-}
-
-/// Keys of one database.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DbSize {
-    pub keys: usize,
-    pub expires: usize,
-    /// Mean remaining time of sampled keys, ms.
-    pub avg_ttl_ms: i64,
+    pub(crate) last_look: LastLook,
 }
 
 impl Engine {
@@ -72,6 +65,7 @@ impl Engine {
             tickets: AtomicU64::new(0),
             journal: OnceLock::new(),
             is_logging: AtomicBool::new(false),
+            last_look: LastLook::default(),
         }
     }
 
@@ -271,29 +265,6 @@ impl Txn<'_> {
                 watches.remove(name);
             }
         }
-    }
-
-    /// Keys of the current database, expired ones included. Exclusive or walking; a
-    /// walk may end early (`Txn::obstacle`).
-    pub fn db_size(&mut self) -> DbSize {
-        let db = self.db;
-        let mut size = DbSize::default();
-        let mut ttl = (0i64, 0i64);
-        for shard in 0..SHARDS as u16 {
-            if !self.walk_to(shard) {
-                break;
-            }
-            if let Some(db) = self.shard(shard).db(db) {
-                size.keys += db.keys.len();
-                size.expires += db.expires.len();
-                if !db.expires.is_empty() {
-                    ttl.0 += db.ttl_sample.0;
-                    ttl.1 += i64::from(db.ttl_sample.1);
-                }
-            }
-        }
-        size.avg_ttl_ms = if ttl.1 > 0 { ttl.0 / ttl.1 } else { 0 };
-        size
     }
 
     /// Visits every live entry of the current database. Exclusive or walking.

@@ -409,7 +409,7 @@ impl<'e> Txn<'e> {
     }
 
     #[inline]
-    fn holds(&self, shard: u16) -> bool {
+    pub(crate) fn holds(&self, shard: u16) -> bool {
         shard == self.held_last || self.looks_held(shard)
     }
 

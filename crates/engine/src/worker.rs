@@ -49,8 +49,26 @@ pub struct Worker {
     pub(crate) spare_log: Cell<Option<Box<Recorder>>>,
     /// The same of a change log.
     pub(crate) spare_changes: Cell<Option<Box<Changes>>>,
-    /// The run that somebody wants to end; see [`Txn::set_run`](crate::Txn::set_run).
-    stopped_run: Arc<AtomicU64>,
+    /// The runs that somebody wants to end.
+    stopped_runs: Arc<StoppedRuns>,
+}
+
+/// Which runs of a worker's scripts somebody wants to end. Two can be going on, one of them from
+/// within the other: their numbers are even and odd, and each kind has a word of its own. See
+/// [`Txn::set_run`](crate::Txn::set_run).
+#[derive(Default)]
+pub struct StoppedRuns([AtomicU64; 2]);
+
+impl StoppedRuns {
+    /// Has a run end. It forgets what it was told before of runs with numbers of this kind.
+    pub fn stop(&self, run: u64) {
+        self.0[(run & 1) as usize].store(run, Ordering::Release);
+    }
+
+    #[inline]
+    pub fn is_stopped(&self, run: u64) -> bool {
+        self.0[(run & 1) as usize].load(Ordering::Relaxed) == run
+    }
 }
 
 impl Worker {
@@ -62,17 +80,17 @@ impl Worker {
             rng: RefCell::new(fastrand::Rng::new()),
             spare_log: Cell::default(),
             spare_changes: Cell::default(),
-            stopped_run: Arc::default(),
+            stopped_runs: Arc::default(),
         }
     }
 
     /// The same with the place where others write which of its runs is to end.
-    pub fn stopped_by(self, stopped_run: Arc<AtomicU64>) -> Worker {
-        Worker { stopped_run, ..self }
+    pub fn stopped_by(self, stopped_runs: Arc<StoppedRuns>) -> Worker {
+        Worker { stopped_runs, ..self }
     }
 
     pub(crate) fn is_stopped(&self, run: u64) -> bool {
-        self.stopped_run.load(Ordering::Relaxed) == run
+        self.stopped_runs.is_stopped(run)
     }
 
     pub fn random(&self) -> u64 {

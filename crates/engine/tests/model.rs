@@ -25,6 +25,8 @@ mod gate;
 mod settings;
 #[path = "../src/shard.rs"]
 mod shard;
+#[path = "../src/sizes.rs"]
+mod sizes;
 #[path = "model/sync.rs"]
 mod sync;
 #[path = "../src/txn.rs"]
@@ -47,6 +49,7 @@ use door::*;
 use engine::*;
 use entry::*;
 use settings::*;
+use sizes::*;
 use txn::*;
 use wait::*;
 use worker::*;

@@ -98,27 +98,30 @@ impl Interruptible {
         self.interrupter.clone()
     }
 
-    /// From here on requests reach `L`.
-    pub fn enter(&self, L: *mut lua_State) {
+    /// From here on requests reach `L`. Answers the state that they reached before: a host's tick
+    /// may run a script in another VM of the thread.
+    #[must_use]
+    pub fn enter(&self, L: *mut lua_State) -> *mut lua_State {
         // SAFETY: the state is live and belongs to this thread.
         unsafe {
             if lua_gethookmask(L) != 0 {
                 lua_sethook(L, None, 0, 0);
             }
         }
-        RUNNING.set(L);
+        let outer = RUNNING.replace(L);
         self.interrupter.target.running.store(true, Ordering::Relaxed);
+        outer
     }
 
-    pub fn leave(&self) {
+    /// Requests reach what `enter` has answered.
+    pub fn leave(&self, outer: *mut lua_State) {
         self.interrupter.target.running.store(false, Ordering::Relaxed);
-        RUNNING.set(ptr::null_mut());
+        RUNNING.set(outer);
     }
 }
 
 impl Drop for Interruptible {
     fn drop(&mut self) {
-        self.leave();
         let thread = &self.interrupter.target.thread;
         *thread.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

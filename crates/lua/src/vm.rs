@@ -28,6 +28,12 @@ const INTERNAL_CHUNK: &CStr = c"=luar";
 const HANDLER: c_int = 1;
 const ENTRY: c_int = 2;
 
+thread_local! {
+    /// What the VM that runs on this thread now was told of its stack. A script may run from
+    /// within the tick of another one, which goes on with its own limit.
+    static STACK_FLOOR: Cell<usize> = const { Cell::new(0) };
+}
+
 #[derive(Clone, Debug)]
 pub struct VmOptions {
     /// Bytes the Lua heap may take; a script that needs more ends with an error. At least 4 MB.
@@ -193,10 +199,13 @@ impl Vm {
             (*context).stack_floor = here.saturating_sub(context::RECURSION_STACK_BYTES);
             let floor = here.saturating_sub(context::CALL_STACK_BYTES);
             luar_set_stack_floor(std::ptr::without_provenance(floor));
-            self.interruptible.enter(L);
+            let outer_floor = STACK_FLOOR.replace(floor);
+            let outer = self.interruptible.enter(L);
             lua_pushvalue(L, ENTRY);
             let status = lua_pcall(L, 0, 0, HANDLER);
-            self.interruptible.leave();
+            self.interruptible.leave(outer);
+            STACK_FLOOR.set(outer_floor);
+            luar_set_stack_floor(std::ptr::without_provenance(outer_floor));
             lua_settop(L, ENTRY);
             status
         };

@@ -179,3 +179,85 @@ fn an_idle_or_finished_vm_ignores_requests() {
     // The VM and its thread are gone.
     interrupter.request();
 }
+
+/// A host whose ticks run a script in a second VM of the same thread.
+struct NestingHost {
+    inner: Bench,
+    source: String,
+    replies: Vec<String>,
+    ticks_max: usize,
+}
+
+impl lua::Host for NestingHost {
+    fn resolve(&mut self, _: &[u8]) -> Option<u32> {
+        None
+    }
+
+    fn call(&mut self, _: u32, _: &[&[u8]], _: lua::Protocol, _: &mut lua::Answer) {}
+
+    fn log(&mut self, _: lua::LogLevel, _: &[u8]) {}
+
+    fn acl_check(&mut self, _: &[&[u8]]) -> Result<bool, ()> {
+        Err(())
+    }
+
+    fn tick(&mut self) -> lua::Tick {
+        let reply = self.inner.eval(&self.source);
+        self.replies.push(reply);
+        match self.replies.len() < self.ticks_max {
+            true => lua::Tick::Continue,
+            false => lua::Tick::Kill,
+        }
+    }
+}
+
+#[test]
+fn a_script_runs_from_within_the_tick_of_another() {
+    // Endless in an interpreted loop, in a compiled one, in a C function, in a deep recursion.
+    let outer = [
+        "while true do local f = loadstring('return 1') f() end",
+        "local n = 0 while true do n = n + 1 end",
+        "while true do string.find(string.rep('a', 3000), '.-.-.-b') end",
+        "local function f(n) return n == 0 and 0 or 1 + f(n - 1) end while true do f(5000) end",
+        "local t = {} for i = 1, 200 do t = {t} end while true do cjson.encode(t) end",
+        "while true do pcall(function() table.sort({3, 2, 1}, function(a, b) return a < b end) end) end",
+    ];
+    let inner = [
+        ("local n = 0 for i = 1, 1000 do n = n + i end return n", ":500500|"),
+        ("error('inner')", "-ERR user_script:1: inner, on @user_script:1.|"),
+        ("local function f() return 1 + f() end return pcall(f) and 1 or 2", ":2|"),
+        // Killed by its own host's first tick, which the same requests lead to.
+        (
+            "while true do end",
+            "-ERR Script killed by user with SCRIPT KILL..., on @user_script:1.|",
+        ),
+    ];
+    for outer in outer {
+        for (source, expected) in inner {
+            let mut vm = lua::Vm::new(VmOptions::default());
+            let script = vm.compile(outer.as_bytes()).unwrap();
+            let mut host = NestingHost {
+                inner: Bench::new(),
+                source: source.into(),
+                replies: Vec::new(),
+                ticks_max: 5,
+            };
+            if !source.starts_with("while") {
+                host.inner.host.kill_after_ticks = u64::MAX;
+            }
+            let mut out = Vec::new();
+            let watchdog = Watchdog::start(vm.interrupter(), outer.into());
+            let outcome = vm.run(&mut host, &script, &[], &[], lua::Protocol::Resp2, &mut out);
+            drop(watchdog);
+            assert_eq!(outcome, Outcome::Killed, "{outer}");
+            assert_eq!(host.replies, vec![expected; 5], "{outer}");
+            // Both are as good as before.
+            let script = vm.compile(b"return 7").unwrap();
+            out.clear();
+            vm.run(&mut host, &script, &[], &[], lua::Protocol::Resp2, &mut out);
+            assert_eq!(out, b":7\r\n");
+            host.inner.host.kill_after_ticks = u64::MAX;
+            assert_eq!(host.inner.eval("return 8"), ":8|");
+        }
+    }
+}

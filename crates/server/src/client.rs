@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
+use std::time::Instant;
 
 use engine::{KeyName, Waiter, Watch};
 use hashbrown::HashSet;
@@ -192,6 +193,17 @@ impl Subscriptions {
     }
 }
 
+/// What is known of a request that had begun before.
+#[derive(Default)]
+pub struct Attempt {
+    /// Its script could not have its locks, and begins exclusive now.
+    pub is_restarted: bool,
+    /// It was shown to MONITOR, and counted.
+    pub is_announced: bool,
+    /// When its script began first, if it was restarted.
+    pub began: Option<Instant>,
+}
+
 pub struct Client {
     pub info: Arc<ClientInfo>,
     pub db: u32,
@@ -204,6 +216,8 @@ pub struct Client {
     pub no_touch: bool,
     /// QUIT, a protocol error, a kill: close once the output is flushed.
     pub close_after_reply: bool,
+    /// Of the request that runs or is offered again.
+    pub attempt: Attempt,
 }
 
 impl Client {
@@ -219,6 +233,7 @@ impl Client {
             is_monitor: false,
             no_touch: false,
             close_after_reply: false,
+            attempt: Attempt::default(),
         }
     }
 

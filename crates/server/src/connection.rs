@@ -84,8 +84,6 @@ pub struct Connection {
     pub output: Vec<u8>,
     pub sent: usize,
     pub hold: Hold,
-    /// The script of its next request could not have its locks, and begins exclusive now.
-    pub is_restarted: bool,
     /// In the list of connections to flush.
     pub is_dirty: bool,
     /// The socket may have more to read than was read (edge-triggered polling).
@@ -107,7 +105,6 @@ impl Connection {
             output: Vec::new(),
             sent: 0,
             hold: Hold::None,
-            is_restarted: false,
             is_dirty: false,
             may_read: false,
             over_soft_limit_since_ms: None,

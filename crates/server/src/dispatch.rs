@@ -14,12 +14,12 @@ use engine::{Effects, Engine, KeyName, Plan, Txn, Waiter};
 use resp::{Protocol, Reply};
 use smallvec::SmallVec;
 
-use crate::client::{Client, ClientInfo, Queued, ReplyMode};
+use crate::client::{Attempt, Client, ClientInfo, Queued, ReplyMode};
 use crate::connection::{Connection, Hold};
 use crate::mailbox::Mail;
 use crate::memory;
 use crate::request::{Origin, Request};
-use crate::script::{self, Obstacle};
+use crate::script::{self, Ended, Obstacle};
 use crate::session::{monitor, pubsub, transactions};
 use crate::table::{Registered, Run, table};
 use crate::worker::{Blocked, Chore, Shift, WorkerLoop};
@@ -102,7 +102,7 @@ pub fn run(
             }
         },
     }
-    connection.is_restarted = false;
+    connection.client.attempt = Attempt::default();
     if connection.hold != Hold::Blocked && !lets_reply_through(&mut connection.client) {
         connection.output.truncate(position);
     }
@@ -348,15 +348,15 @@ fn in_transaction(
     command: &'static Registered,
     args: &[&[u8]],
 ) -> Ran {
-    let Connection { client, output: out, is_restarted, .. } = connection;
-    if lp.is_pinned() && needs_vm(command, client) {
+    let Connection { client, output: out, .. } = connection;
+    if lp.is_pinned() && needs_vm(command, client) && !lp.can_nest() {
         return Ran::Not(Obstacle::Vm);
     }
     let engine = &lp.server.engine;
     let is_script = command.row.has(flag::SCRIPT);
     let mut found_script = None;
     let plan = if is_script {
-        match script::plan(lp, shift, command, args, *is_restarted) {
+        match script::plan(lp, shift, command, args, client.attempt.is_restarted) {
             Ok((plan, script)) => {
                 found_script = script;
                 plan
@@ -377,7 +377,7 @@ fn in_transaction(
         Ok(txn) => txn,
         Err(obstacle) => return Ran::Not(obstacle),
     };
-    if !is_walk && !*is_restarted {
+    if !is_walk && !std::mem::replace(&mut client.attempt.is_announced, true) {
         announce(lp, client, command, args);
     }
     txn.select(client.db);
@@ -398,12 +398,19 @@ fn in_transaction(
     }
     if is_script {
         lp.found_script.take();
-        let restarts = lp.is_restarting.take();
-        monitor::release(lp, !restarts);
-        if restarts {
-            txn.commit();
-            connection.is_restarted = true;
-            return in_transaction(lp, shift, connection, command, args);
+        let ended = lp.script_ended.take();
+        monitor::release(lp, ended == Ended::Answered);
+        match ended {
+            Ended::Answered => {}
+            Ended::Restarts => {
+                txn.commit();
+                client.attempt.is_restarted = true;
+                return in_transaction(lp, shift, connection, command, args);
+            }
+            Ended::Postponed => {
+                txn.commit();
+                return Ran::Not(Obstacle::Vm);
+            }
         }
     }
     if is_walk {

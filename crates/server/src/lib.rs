@@ -51,6 +51,9 @@ use worker::{FIRST_LISTENER, WAKER, WorkerLoop};
 pub const REDIS_VERSION: &str = "7.2.4";
 pub const LUAR_VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// A script needs 2 MB, and another one may run from within it.
+const WORKER_STACK_BYTES: usize = 8 << 20;
+
 /// How many workers a configuration asks for.
 fn workers(config: &Config) -> usize {
     match config.workers {
@@ -134,7 +137,8 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
         for (id, poll) in polls.into_iter().enumerate() {
             let server = server.clone();
             let name = format!("worker-{id}");
-            let worker = thread::Builder::new().name(name).spawn_scoped(scope, move || {
+            let builder = thread::Builder::new().name(name).stack_size(WORKER_STACK_BYTES);
+            let worker = builder.spawn_scoped(scope, move || {
                 memory::register_thread();
                 WorkerLoop::new(server, id, poll).map(|worker| worker.run())
             });

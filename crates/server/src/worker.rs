@@ -64,7 +64,7 @@ impl Shift {
     fn new(server: &Server, id: usize, config: Arc<Config>) -> Shift {
         let settings = Arc::new(crate::settings::of(&config));
         let worker = engine::Worker::new(id, settings, server.engine.stats(id))
-            .stopped_by(server.scripts.watch.stopped_run(id));
+            .stopped_by(server.scripts.watch.stopped_runs(id));
         Shift { worker, config }
     }
 }
@@ -143,8 +143,11 @@ pub struct WorkerLoop {
     /// The configuration was changed here: nothing more is executed under the old one.
     is_shift_over: Cell<bool>,
     in_gate: Cell<bool>,
-    /// A script runs: the gates stay as they are.
-    is_pinned: Cell<bool>,
+    /// How many scripts run here, each from within the one before. While there are any, the gates
+    /// stay as they are.
+    scripts: Cell<usize>,
+    /// Until when scripts may begin in this turn from within the one that runs.
+    nests_until: Cell<Option<Instant>>,
     /// Somebody has waited in vain in this turn, and the others need not.
     is_gate_refused: Cell<bool>,
     is_shard_refused: Cell<bool>,
@@ -163,11 +166,12 @@ pub struct WorkerLoop {
     /// What MONITOR is to be shown of the script that runs now, once it is sure that it need not
     /// run again.
     pub held_lines: RefCell<Option<Vec<Arc<[u8]>>>>,
-    pub vm: RefCell<crate::script::WorkerVm>,
+    /// The second is for scripts that run from within one in the first.
+    pub vms: [RefCell<crate::script::WorkerVm>; 2],
     /// The script of the command that runs now, as its planning found it.
     pub found_script: RefCell<Option<Arc<crate::script::Known>>>,
-    /// The script that just ran could not have its locks.
-    pub is_restarting: Cell<bool>,
+    /// How the script ended that just ran.
+    pub script_ended: Cell<crate::script::Ended>,
     pub pool: RefCell<Pool>,
     pub stats: Arc<WorkerStats>,
     next_accept: Cell<usize>,
@@ -183,7 +187,6 @@ impl WorkerLoop {
         let stats = server.worker_stats[id].clone();
         let now = Instant::now();
         let ticker = Ticker::new();
-        let vm = crate::script::WorkerVm::default();
         Ok(WorkerLoop {
             server,
             id,
@@ -209,7 +212,8 @@ impl WorkerLoop {
             shift: RefCell::new(shift),
             is_shift_over: Cell::new(false),
             in_gate: Cell::new(false),
-            is_pinned: Cell::new(false),
+            scripts: Cell::new(0),
+            nests_until: Cell::new(None),
             is_gate_refused: Cell::new(false),
             is_shard_refused: Cell::new(false),
             clock: Cell::new(Clock::read(now, &ticker)),
@@ -222,9 +226,9 @@ impl WorkerLoop {
             spare_buffers: RefCell::default(),
             outbox: RefCell::default(),
             held_lines: RefCell::default(),
-            vm: RefCell::new(vm),
+            vms: Default::default(),
             found_script: RefCell::default(),
-            is_restarting: Cell::new(false),
+            script_ended: Cell::default(),
             pool: RefCell::default(),
             stats,
             next_accept: Cell::new(0),

@@ -9,6 +9,7 @@ use engine::{Plan, Txn};
 use lua::{Host, LogLevel, Tick};
 use resp::{Answer, Protocol};
 
+use super::watch::RunNumber;
 use crate::client::Client;
 use crate::dispatch;
 use crate::log::Level;
@@ -51,6 +52,8 @@ pub(super) enum End {
     Deadline(u64),
     /// It would take more memory than this to undo it.
     UndoLimit(usize),
+    /// It ran from within another script, and may not go on there.
+    Leash,
 }
 
 impl End {
@@ -61,6 +64,8 @@ impl End {
             End::UndoLimit(bytes) => {
                 format!("ERR Script changes more than script-undo-limit ({bytes} bytes) can undo")
             }
+            // Nobody hears it.
+            End::Leash => "ERR the script is run again".into(),
         }
     }
 }
@@ -71,6 +76,7 @@ pub(super) struct ScriptHost<'h, 'e> {
     pub shift: &'e Shift,
     pub client: &'h mut Client,
     pub txn: &'h mut Txn<'e>,
+    pub run: RunNumber,
     /// A set of `state`.
     pub state: u8,
     /// What it had said when it first wrote.
@@ -96,7 +102,11 @@ impl ScriptHost<'_, '_> {
     fn look_at_end(&mut self) -> Option<End> {
         if self.end.is_none() && self.txn.should_stop() {
             let late = self.deadline.filter(|(at, _)| Instant::now() >= *at);
-            self.finish(late.map_or(End::Killed, |(_, ms)| End::Deadline(ms)));
+            self.finish(match late {
+                Some((_, ms)) => End::Deadline(ms),
+                None if self.run.is_nested() => End::Leash,
+                None => End::Killed,
+            });
         }
         self.end
     }
@@ -112,7 +122,7 @@ impl ScriptHost<'_, '_> {
     fn look_at_undo_limit(&mut self) {
         if self.txn.undo_bytes() > self.undo_room_bytes {
             self.finish(End::UndoLimit(self.undo_limit_bytes.unwrap_or(0)));
-            self.lp.server.scripts.watch.stop(self.lp.id);
+            self.lp.server.scripts.watch.stop(self.lp.id, self.run);
         }
     }
 
@@ -125,7 +135,7 @@ impl ScriptHost<'_, '_> {
                 Some(room_bytes) => self.undo_room_bytes = room_bytes,
                 None => {
                     self.finish(End::UndoLimit(limit_bytes));
-                    self.lp.server.scripts.watch.stop(self.lp.id);
+                    self.lp.server.scripts.watch.stop(self.lp.id, self.run);
                 }
             }
         }
@@ -284,7 +294,8 @@ impl Host for ScriptHost<'_, '_> {
         let text = String::from_utf8_lossy(message);
         // What is run again logs again, and what was undone never happened.
         let mut outbox = self.lp.outbox.borrow_mut();
-        let may_be_undone = !self.is(state::UNWRITTEN) || !self.txn.is_exclusive() || outbox.is_trial();
+        let may_be_undone =
+            !self.is(state::UNWRITTEN) || !self.txn.is_exclusive() || outbox.is_trial();
         if self.undo_limit_bytes.is_none() || !may_be_undone {
             crate::log::write(level, format_args!("{text}"));
             return;
@@ -301,17 +312,23 @@ impl Host for ScriptHost<'_, '_> {
     }
 
     fn tick(&mut self) -> Tick {
-        if self.lp.server.is_shutting_down() {
+        let (lp, watch) = (self.lp, &self.lp.server.scripts.watch);
+        if lp.server.is_shutting_down() {
             self.finish(End::Killed);
+        } else if self.run.is_nested() && watch.is_stopped(lp.id) {
+            self.finish(End::Leash);
         }
         if self.restarts || self.look_at_end().is_some() {
             return Tick::Kill;
         }
-        let (lp, watch) = (self.lp, &self.lp.server.scripts.watch);
+        if self.run.is_nested() {
+            return Tick::Continue;
+        }
         watch.note_held(lp.id, self.txn.held());
         // An exclusive script keeps everybody waiting until it is busy.
-        if !self.txn.is_exclusive() || watch.is_busy() {
-            lp.serve_others();
+        let is_exclusive = self.txn.is_exclusive();
+        if !is_exclusive || watch.is_busy() {
+            lp.serve_others(!is_exclusive);
         }
         match self.look_at_end() {
             Some(_) => Tick::Kill,

@@ -18,9 +18,9 @@ use resp::Reply;
 
 pub use cache::{Brought, Cache};
 pub use host::minds;
-use host::{ScriptHost, state};
+use host::{End, ScriptHost, state};
 pub use plan::{Known, Runs, parse_sha, plan};
-pub use watch::{KillError, Obstacle, Watch, watch};
+pub use watch::{KillError, NEST_LEASH, Obstacle, Watch, watch};
 
 use crate::client::Client;
 use crate::config::ScriptAtomicity;
@@ -51,6 +51,8 @@ impl Scripts {
             runs.parallel.reset();
             runs.restarts.reset();
             runs.exclusive.reset();
+            runs.nested.reset();
+            runs.unleashed.reset();
         }
         self.cache.reset_stats();
     }
@@ -61,7 +63,22 @@ impl Scripts {
     }
 }
 
-/// A worker's VM, made when the first script comes.
+/// How a run of a script ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ended {
+    /// With a reply.
+    #[default]
+    Answered,
+    /// It could not have a lock it needs: it has done nothing and is to be run again under an
+    /// exclusive plan.
+    Restarts,
+    /// It took too long to run from within another script, or that one is to end: it has done
+    /// nothing and is to be run again once that one has ended.
+    Postponed,
+}
+
+/// One of a worker's two VMs, made when it is first needed: the second one runs scripts of other
+/// connections from within a script that runs in the first.
 #[derive(Default)]
 pub struct WorkerVm {
     vm: Option<Vm>,
@@ -71,7 +88,7 @@ pub struct WorkerVm {
 }
 
 impl WorkerVm {
-    fn vm(&mut self, lp: &WorkerLoop, shift: &Shift) -> &mut Vm {
+    fn vm(&mut self, lp: &WorkerLoop, shift: &Shift, level: usize) -> &mut Vm {
         let cache = &lp.server.scripts.cache;
         let (generation, evictions) = (cache.generation(), cache.evictions());
         let limit = shift.config.lua_memory_limit_bytes as usize;
@@ -81,7 +98,10 @@ impl WorkerVm {
                 jit: shift.config.script_jit,
                 redis_version: crate::REDIS_VERSION.into(),
             });
-            lp.server.scripts.watch.set_interrupter(lp.id, vm.interrupter());
+            // It reaches whichever of the two runs.
+            if level == 0 {
+                lp.server.scripts.watch.set_interrupter(lp.id, vm.interrupter());
+            }
             vm
         });
         if self.generation != generation {
@@ -115,8 +135,9 @@ pub fn load(
         }
         return Ok(known);
     }
-    let mut vm = lp.vm.borrow_mut();
-    let compiled = vm.vm(lp, shift).compile(source);
+    let level = lp.level();
+    let mut vm = lp.vms[level].borrow_mut();
+    let compiled = vm.vm(lp, shift, level).compile(source);
     match compiled {
         Ok(script) => Ok(cache.insert(script, brought, shift.config.script_cache_entries)),
         Err(text) => Err(Error::new(String::from_utf8_lossy(&text).into_owned())),
@@ -124,9 +145,7 @@ pub fn load(
 }
 
 /// Runs a script inside a transaction; its reply, errors included, is appended to `out`, which is
-/// empty. In rollback mode it leaves nothing behind unless it comes to its own end. True when it
-/// could not have a lock it needs: then it has done nothing and is to be run again under an
-/// exclusive plan.
+/// empty. In rollback mode it leaves nothing behind unless it comes to its own end.
 #[allow(clippy::too_many_arguments)]
 pub fn run<'e>(
     lp: &WorkerLoop,
@@ -139,14 +158,15 @@ pub fn run<'e>(
     read_only: bool,
     origin: Origin,
     out: &mut Vec<u8>,
-) -> bool {
+) -> Ended {
     let script = &known.script;
     let flags = script.flags();
     let config = &shift.config;
     let deadline_ms = flags.deadline_ms.unwrap_or(config.script_deadline_ms);
-    let deadline = (deadline_ms > 0)
-        .then(|| Instant::now().checked_add(Duration::from_millis(deadline_ms)))
-        .flatten();
+    // Of a script that was restarted, from its first beginning.
+    let began = client.attempt.began.unwrap_or_else(Instant::now);
+    let deadline =
+        (deadline_ms > 0).then(|| began.checked_add(Duration::from_millis(deadline_ms))).flatten();
     let watch = &lp.server.scripts.watch;
     // Inside of a transaction that records already, that one is rolled back.
     let undoes_itself = config.script_atomicity == ScriptAtomicity::Rollback && !txn.is_recording();
@@ -155,8 +175,15 @@ pub fn run<'e>(
     }
     let undo_limit_bytes = txn.is_recording().then_some(config.script_undo_limit_bytes as usize);
     let said = lp.outbox.borrow().mark();
-    txn.set_run(watch.begin(lp.id, txn.is_exclusive(), deadline));
-    lp.pin();
+    let level = lp.pin();
+    let run = match level {
+        0 => watch.begin(lp.id, txn.is_exclusive(), deadline),
+        _ => {
+            let leash = Instant::now() + NEST_LEASH;
+            watch.begin_nested(lp.id, deadline.map_or(leash, |at| at.min(leash)))
+        }
+    };
+    txn.set_run(run.0);
     let (db, protocol) = (client.db, client.protocol);
     let transaction_db = txn.db();
     let out_of_memory = dispatch::is_over_memory_limit(shift);
@@ -174,6 +201,7 @@ pub fn run<'e>(
         client,
         txn,
         state,
+        run,
         written_from: None,
         undo_limit_bytes,
         undo_room_bytes: undo_limit_bytes.map_or(usize::MAX, |limit_bytes| {
@@ -185,11 +213,15 @@ pub fn run<'e>(
         has_counted_error: false,
         restarts: false,
     };
-    let mut worker_vm = lp.vm.borrow_mut();
-    let vm = worker_vm.vm(lp, shift);
+    let mut worker_vm = lp.vms[level].borrow_mut();
+    let vm = worker_vm.vm(lp, shift, level);
     let mut outcome = vm.run(&mut host, script, keys, args, protocol, out);
     lp.stats.total_commands.add(host.calls);
-    let restarts = host.restarts && host.end.is_none();
+    let ended = match host.end {
+        Some(End::Leash) => Ended::Postponed,
+        None if host.restarts => Ended::Restarts,
+        _ => Ended::Answered,
+    };
     let written_from = host.written_from;
     if let (Outcome::Ok, Some(end)) = (outcome, host.end) {
         // It has caught the error and returned before the interrupt came.
@@ -199,7 +231,7 @@ pub fn run<'e>(
         Reply::new(out, protocol).error(&text);
     }
     // The error of a call was counted when it was made; any other is counted here.
-    if out.first() == Some(&b'-') && !host.has_counted_error && !restarts {
+    if out.first() == Some(&b'-') && !host.has_counted_error && ended == Ended::Answered {
         let line = String::from_utf8_lossy(&out[1..]);
         lp.server.count_error(line.split([' ', '\r']).next().unwrap_or("ERR"));
     }
@@ -209,13 +241,13 @@ pub fn run<'e>(
     client.protocol = protocol;
     txn.select(transaction_db);
     txn.set_run(0);
-    if undoes_itself && (restarts || outcome != Outcome::Ok) {
+    if undoes_itself && (ended != Ended::Answered || outcome != Outcome::Ok) {
         txn.roll_back();
         let mut outbox = lp.outbox.borrow_mut();
         // What it logged before it wrote anything stays said.
-        let told = match restarts {
-            true => said,
-            false => said.with_lines_of(written_from.unwrap_or(outbox.mark())),
+        let told = match ended {
+            Ended::Answered => said.with_lines_of(written_from.unwrap_or(outbox.mark())),
+            Ended::Restarts | Ended::Postponed => said,
         };
         outbox.cut_back(told);
     } else if undoes_itself && origin == Origin::Exec {
@@ -223,7 +255,17 @@ pub fn run<'e>(
         txn.keep();
     }
     lp.unpin();
-    watch.end(lp.id, used_bytes);
-    lp.server.scripts.runs[lp.id].note(known, txn.is_exclusive(), restarts);
-    restarts
+    match level {
+        0 => watch.end(lp.id, used_bytes),
+        _ => watch.end_nested(lp.id, used_bytes),
+    }
+    match ended {
+        Ended::Answered => client.attempt.began = None,
+        Ended::Restarts => client.attempt.began = Some(began),
+        // The time it waits is not its own.
+        Ended::Postponed => client.attempt.began = None,
+    }
+    let is_nested = level > 0;
+    lp.server.scripts.runs[lp.id].note(known, txn.is_exclusive(), is_nested, ended, lp.now_ms());
+    ended
 }

@@ -5,12 +5,12 @@
 //! doing so begin with that one, and try the other way every so often.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use engine::{Counter, Plan};
 use lua::{Script, Sha};
 
-use super::Obstacle;
+use super::{Ended, Obstacle};
 use crate::config::ScriptAtomicity;
 use crate::dispatch;
 use crate::table::Registered;
@@ -19,6 +19,10 @@ use crate::worker::{Shift, WorkerLoop};
 /// Runs that begin exclusive after so many restarts that few runs without one lie between. One
 /// restart may be chance.
 const PENALTIES: [u32; 6] = [0, 0, 8, 32, 128, 512];
+
+/// How long, ms, a script that took too long to run from within another one is not tried that way
+/// again: it wastes the length of the leash and a new VM at most so often.
+const NEST_PAUSE_MS: i64 = 1000;
 
 /// A script the server knows, with what it has learned about it.
 pub struct Known {
@@ -31,6 +35,8 @@ pub struct Known {
     last_use: AtomicU64,
     /// SCRIPT LOAD has asked for it: it is not evicted.
     stays: AtomicBool,
+    /// From when on, Unix ms, it may run from within other scripts.
+    nests_from_ms: AtomicI64,
 }
 
 impl Known {
@@ -41,6 +47,7 @@ impl Known {
             penalty: AtomicU32::new(0),
             last_use: AtomicU64::new(number),
             stays: AtomicBool::new(false),
+            nests_from_ms: AtomicI64::new(0),
         }
     }
 
@@ -80,6 +87,13 @@ impl Known {
         penalty > 0
     }
 
+    /// Whether it has lately taken too long to run from within another script.
+    fn is_too_long_to_nest(&self, now_ms: i64) -> bool {
+        let from_ms = self.nests_from_ms.load(Ordering::Relaxed);
+        // A clock that was set back does not count.
+        now_ms < from_ms && from_ms - now_ms <= NEST_PAUSE_MS
+    }
+
     fn note_restart(&self) {
         let streak = self.streak.load(Ordering::Relaxed) + 1;
         let streak = streak.min(PENALTIES.len() as u32 - 1);
@@ -104,19 +118,37 @@ pub struct Runs {
     pub restarts: Counter,
     /// With the whole keyspace: restarted ones, those in EXEC, and all in isolation mode.
     pub exclusive: Counter,
+    /// Of the parallel ones: from within another script of the worker.
+    pub nested: Counter,
+    /// Begun from within another script, and then rolled back and run again.
+    pub unleashed: Counter,
 }
 
 impl Runs {
     /// Counts a run that came to its end, or to where it has to begin again.
-    pub fn note(&self, script: &Known, is_exclusive: bool, restarts: bool) {
-        if restarts {
-            self.restarts.add(1);
-            script.note_restart();
-        } else if is_exclusive {
-            self.exclusive.add(1);
-        } else {
-            self.parallel.add(1);
-            script.note_success();
+    pub fn note(
+        &self,
+        script: &Known,
+        is_exclusive: bool,
+        is_nested: bool,
+        ended: Ended,
+        now_ms: i64,
+    ) {
+        match ended {
+            Ended::Postponed => {
+                self.unleashed.add(1);
+                script.nests_from_ms.store(now_ms + NEST_PAUSE_MS, Ordering::Relaxed);
+            }
+            Ended::Restarts => {
+                self.restarts.add(1);
+                script.note_restart();
+            }
+            Ended::Answered if is_exclusive => self.exclusive.add(1),
+            Ended::Answered => {
+                self.parallel.add(1);
+                self.nested.add(u64::from(is_nested));
+                script.note_success();
+            }
         }
     }
 }
@@ -141,10 +173,17 @@ pub fn plan(
         "dryrun" => by_sha(args[2]).or_else(|| by_source(args[2])),
         _ => by_source(args[1]),
     };
-    if script.as_ref().is_some_and(|script| script.takes_penalty()) {
-        return Ok((Plan::Exclusive, script));
+    let watch = &lp.server.scripts.watch;
+    if let Some(known) = &script {
+        if lp.is_pinned() && known.is_too_long_to_nest(lp.now_ms()) {
+            return Err(Obstacle::Vm);
+        }
+        // Behind a long script it would wait for that one, and beside it it may have luck.
+        if !watch.is_long() && known.takes_penalty() {
+            return Ok((Plan::Exclusive, script));
+        }
     }
-    if lp.server.scripts.watch.is_waited_for() {
+    if watch.is_waited_for() {
         return Err(Obstacle::Turn);
     }
     Ok((dispatch::plan(&lp.server.engine, command.row, args), script))

@@ -5,6 +5,10 @@
 //! connections; one that runs for longer than `busy-reply-threshold` is *busy*: commands that
 //! cannot run because of it are answered BUSY.
 //!
+//! Two scripts can be going on in a worker: one of another connection may run *nested*, from within
+//! the turn that the first serves others in. It is on a leash (`NEST_LEASH`), and ends with the
+//! first. Its runs have odd numbers, those of the others even ones.
+//!
 //! Thread safety: a worker writes what is noted of it, the watchdog sets and clears its busy mark,
 //! anybody reads and kills. A run has a number, so that a kill cannot hit the next script.
 
@@ -12,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use engine::StoppedRuns;
 use lua::Interrupter;
 use parking_lot::Mutex;
 
@@ -22,6 +27,13 @@ const WATCH_PERIOD: Duration = Duration::from_millis(10);
 /// Scripts that run beside others for longer than this, ms, keep exclusive plans from waiting for
 /// all gates: everybody would wait with them.
 const LONG_MS: i64 = 20;
+/// A script that has run for longer than this, ms, when a plan for all keys begins to wait for it
+/// does not keep other scripts from beginning meanwhile: they would all wait for its end.
+const RUNAWAY_MS: i64 = 100;
+/// How long a script may run from within another one, which meanwhile keeps its keys and cannot be
+/// ended: a killed script is to be gone within 50 ms, and this is looked at every `WATCH_PERIOD`.
+/// A rate limiter takes a hundredth of it.
+pub const NEST_LEASH: Duration = Duration::from_millis(10);
 
 const AT_EASE: u8 = 0;
 const BUSY: u8 = 1;
@@ -36,8 +48,9 @@ struct Watched {
     started_ms: AtomicI64,
     /// Number of the run.
     run: AtomicU64,
-    /// The run that is to end. Commands look here too.
-    stopped_run: Arc<AtomicU64>,
+    /// Which runs are to end. Commands look here too.
+    stopped: Arc<StoppedRuns>,
+    nested: Nested,
     /// When the run that is going on is to end by itself, ms since the watch began; 0 for never.
     deadline_ms: AtomicU64,
     is_exclusive: AtomicBool,
@@ -47,8 +60,21 @@ struct Watched {
     busy: AtomicU8,
     /// The shards of a busy script.
     held: Mutex<Vec<u16>>,
-    /// Of its Lua heap.
-    used_bytes: AtomicU64,
+    /// Of its Lua heaps.
+    used_bytes: [AtomicU64; 2],
+    /// Unix ms since when plans for all keys wait here for scripts to end; 0 when none does.
+    waiting_since_ms: AtomicI64,
+}
+
+/// The script that runs from within the one of its worker.
+#[derive(Default)]
+struct Nested {
+    /// Number of the run; 0 when there is none.
+    run: AtomicU64,
+    /// The last number that was given.
+    last_run: AtomicU64,
+    /// When its leash or its deadline is over, ms since the watch began.
+    until_ms: AtomicU64,
 }
 
 /// Answers to SCRIPT KILL.
@@ -69,7 +95,7 @@ pub enum Obstacle {
     Shard(u16),
     /// The same, met by a walk, which needs all of them.
     Walk(u16),
-    /// A script, and a script runs on its worker already.
+    /// A script, and one runs on its worker already that it cannot run from within.
     Vm,
     /// A script, and a plan for all keys waits for those that run already.
     Turn,
@@ -83,6 +109,17 @@ pub struct Watch {
     busy_exclusive: AtomicUsize,
     /// Workers where plans for all keys wait for running scripts to end.
     waiting: AtomicUsize,
+}
+
+/// A run of a script.
+#[derive(Clone, Copy, Debug)]
+pub struct RunNumber(pub u64);
+
+impl RunNumber {
+    /// Whether it runs from within another one.
+    pub fn is_nested(self) -> bool {
+        self.0 & 1 == 1
+    }
 }
 
 impl Watch {
@@ -102,31 +139,41 @@ impl Watch {
     }
 
     /// Where it is written which run of a worker is to end.
-    pub fn stopped_run(&self, worker: usize) -> Arc<AtomicU64> {
-        self.workers[worker].stopped_run.clone()
+    pub fn stopped_runs(&self, worker: usize) -> Arc<StoppedRuns> {
+        self.workers[worker].stopped.clone()
     }
 
-    /// A script begins on a worker. Answers the number of the run.
-    pub fn begin(&self, worker: usize, is_exclusive: bool, deadline: Option<Instant>) -> u64 {
+    /// A script begins on a worker.
+    pub fn begin(&self, worker: usize, is_exclusive: bool, deadline: Option<Instant>) -> RunNumber {
         let watched = &self.workers[worker];
         watched.is_exclusive.store(is_exclusive, Ordering::Release);
         let deadline_ms = deadline.map_or(0, |at| self.ms_of(at) + 1);
         watched.deadline_ms.store(deadline_ms, Ordering::Release);
-        let run = watched.run.load(Ordering::Relaxed) + 1;
+        let run = watched.run.load(Ordering::Relaxed) + 2;
         watched.fate.store(fate(run, OPEN), Ordering::Release);
         watched.run.store(run, Ordering::Release);
         watched.started_ms.store(unix_ms(), Ordering::SeqCst);
-        run
+        RunNumber(run)
+    }
+
+    /// A script begins on a worker from within the one that runs there, and is to end at that time.
+    pub fn begin_nested(&self, worker: usize, until: Instant) -> RunNumber {
+        let nested = &self.workers[worker].nested;
+        let run = nested.last_run.load(Ordering::Relaxed).max(1) + 2;
+        nested.last_run.store(run, Ordering::Relaxed);
+        nested.until_ms.store(self.ms_of(until) + 1, Ordering::Relaxed);
+        nested.run.store(run, Ordering::Release);
+        RunNumber(run)
     }
 
     fn ms_of(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.began).as_millis() as u64
     }
 
-    /// Has the script that runs on a worker end.
-    pub fn stop(&self, worker: usize) {
+    /// Has a script that runs on a worker end.
+    pub fn stop(&self, worker: usize, run: RunNumber) {
         let watched = &self.workers[worker];
-        watched.stopped_run.store(watched.run.load(Ordering::SeqCst), Ordering::Release);
+        watched.stopped.stop(run.0);
         watched.interrupt();
     }
 
@@ -141,13 +188,20 @@ impl Watch {
     /// The script of a worker has ended, with a Lua heap of this size.
     pub fn end(&self, worker: usize, used_bytes: usize) {
         let watched = &self.workers[worker];
-        watched.used_bytes.store(used_bytes as u64, Ordering::Relaxed);
+        watched.used_bytes[0].store(used_bytes as u64, Ordering::Relaxed);
         watched.started_ms.store(0, Ordering::SeqCst);
         // The watchdog marks first and then looks whether the script still runs; here it is the
         // other way round, so one of the two clears the mark.
         if watched.busy.load(Ordering::SeqCst) != AT_EASE {
             self.clear_busy(watched);
         }
+    }
+
+    /// The script that ran from within the one of a worker has ended, with a Lua heap of this size.
+    pub fn end_nested(&self, worker: usize, used_bytes: usize) {
+        let watched = &self.workers[worker];
+        watched.used_bytes[1].store(used_bytes as u64, Ordering::Relaxed);
+        watched.nested.run.store(0, Ordering::Release);
     }
 
     fn mark_busy(&self, watched: &Watched, run: u64) {
@@ -173,7 +227,8 @@ impl Watch {
 
     /// Bytes of all Lua heaps.
     pub fn used_bytes(&self) -> u64 {
-        self.workers.iter().map(|worker| worker.used_bytes.load(Ordering::Relaxed)).sum()
+        let heaps = self.workers.iter().flat_map(|worker| &worker.used_bytes);
+        heaps.map(|bytes| bytes.load(Ordering::Relaxed)).sum()
     }
 
     /// Whether a script runs for longer than others should have to wait.
@@ -228,22 +283,39 @@ impl Watch {
     }
 
     /// A worker begins or ceases to have plans for all keys that wait for scripts to end.
-    pub fn set_waiting(&self, waits: bool) {
-        match waits {
-            true => self.waiting.fetch_add(1, Ordering::AcqRel),
-            false => self.waiting.fetch_sub(1, Ordering::AcqRel),
-        };
+    pub fn set_waiting(&self, worker: usize, waits: bool) {
+        let since_ms = &self.workers[worker].waiting_since_ms;
+        if waits {
+            since_ms.store(unix_ms(), Ordering::Release);
+            self.waiting.fetch_add(1, Ordering::AcqRel);
+        } else {
+            since_ms.store(0, Ordering::Release);
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
     /// Whether plans for all keys wait for scripts to end, so that no further ones may begin.
     pub fn is_waited_for(&self) -> bool {
-        self.waiting.load(Ordering::Acquire) > 0
+        self.waiting.load(Ordering::Acquire) > 0 && !self.is_waited_for_in_vain()
+    }
+
+    /// Whether what waits for scripts waits for one that was there before it and runs away. Others
+    /// may begin meanwhile; not so once that one has ended, or what waits would wait for ever.
+    fn is_waited_for_in_vain(&self) -> bool {
+        let since = |worker: &Watched| worker.waiting_since_ms.load(Ordering::Acquire);
+        let first_ms = self.workers.iter().map(since).filter(|since_ms| *since_ms != 0).min();
+        let Some(first_ms) = first_ms else { return false };
+        let now_ms = unix_ms();
+        self.workers.iter().any(|worker| {
+            let started_ms = worker.started_ms.load(Ordering::Acquire);
+            started_ms != 0 && started_ms <= first_ms && now_ms - started_ms >= RUNAWAY_MS
+        })
     }
 
     /// Whether the script of a worker is to end.
     pub fn is_stopped(&self, worker: usize) -> bool {
         let watched = &self.workers[worker];
-        watched.stopped_run.load(Ordering::Acquire) == watched.run.load(Ordering::Relaxed)
+        watched.stopped.is_stopped(watched.run.load(Ordering::Relaxed))
     }
 
     /// SCRIPT KILL: has the scripts end that are busy, or else the one that runs for longest.
@@ -267,7 +339,8 @@ impl Watch {
                 }
                 continue;
             }
-            worker.stopped_run.store(run, Ordering::Release);
+            worker.stopped.stop(run);
+            worker.stop_nested();
             worker.interrupt();
             outcome = Ok(());
         }
@@ -295,9 +368,13 @@ impl Watch {
             let deadline_ms = worker.deadline_ms.load(Ordering::Acquire);
             let is_late = deadline_ms != 0 && self.ms_of(Instant::now()) >= deadline_ms;
             if is_late || is_shutting_down {
-                worker.stopped_run.store(run, Ordering::Release);
+                worker.stopped.stop(run);
             }
-            let is_stopped = worker.stopped_run.load(Ordering::Acquire) == run;
+            let is_stopped = worker.stopped.is_stopped(run);
+            let until_ms = worker.nested.until_ms.load(Ordering::Relaxed);
+            if is_stopped || self.ms_of(Instant::now()) >= until_ms {
+                worker.stop_nested();
+            }
             // An exclusive script has nobody to serve until it is busy.
             if was_busy || is_stopped || (!is_exclusive && since_ms > 0) {
                 worker.interrupt();
@@ -325,7 +402,15 @@ impl Watched {
             || self.fate.load(Ordering::Acquire) == wanted
     }
 
-    /// Makes the script stop and think.
+    /// Has the script end that runs from within the other one, if there is one.
+    fn stop_nested(&self) {
+        let run = self.nested.run.load(Ordering::Acquire);
+        if run != 0 {
+            self.stopped.stop(run);
+        }
+    }
+
+    /// Makes the script stop and think that runs in the worker's thread, whichever of the two.
     fn interrupt(&self) {
         if let Some(interrupter) = &*self.interrupter.lock() {
             interrupter.request();

@@ -4,7 +4,7 @@ use command::Result;
 use command::propagate::Propagation;
 
 use crate::request::Request;
-use crate::script::{self, parse_sha};
+use crate::script::{self, Ended, parse_sha};
 use crate::session::scripting::{by_sha, by_source, key_count};
 
 /// Runs a script as EVAL or, given a SHA1, EVALSHA would, under the same locks. Answers its reply
@@ -25,7 +25,7 @@ pub fn dryrun(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     let said = lp.outbox.borrow().mark();
     lp.outbox.borrow_mut().set_trial(true);
     let mut out = Vec::new();
-    let restarts = script::run(
+    let ended = script::run(
         lp,
         request.shift,
         request.client,
@@ -41,9 +41,8 @@ pub fn dryrun(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     let count = Propagation::new(Some(db)).write(request.txn.tried(&trial), &mut changes);
     request.txn.end_trial(trial);
     let mut outbox = lp.outbox.borrow_mut();
-    if restarts {
-        lp.is_restarting.set(true);
-    } else {
+    lp.script_ended.set(ended);
+    if ended == Ended::Answered {
         let reply = &mut request.reply;
         reply.map(3);
         reply.bulk(b"reply");

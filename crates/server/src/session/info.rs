@@ -1,4 +1,7 @@
 //! INFO: what the server is and does, in the sections and fields that tools read.
+//!
+//! It waits for nobody: monitoring has to see a server that is busy. Keys that a script keeps locked
+//! count as they did at the last look.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -6,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use command::row::category;
 use command::row::flag::{LOADING, STALE};
-use command::{Command, Group, Result, Scope};
+use command::{Command, Group, Result};
 use engine::DbSize;
 
 use crate::pubsub::Kind;
@@ -19,8 +22,6 @@ use crate::{LUAR_VERSION, REDIS_VERSION, memory};
 pub const TABLE: &[Command<SessionHandler>] = &[row(Group::Server, "info", -1, info)
     .flags(LOADING | STALE)
     .categories(category::DANGEROUS)
-    // The keyspace section looks at every shard.
-    .scope(Scope::Walk)
     .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
     .history(&[("7.0.0", "Added support for taking multiple section arguments.")])
     .summary("Reports what the server is and does.")
@@ -366,6 +367,8 @@ fn scripts(out: &mut String, request: &mut Request<'_, '_>) {
         "script_parallel_runs": sum(|runs| runs.parallel.value()),
         "script_restarts": sum(|runs| runs.restarts.value()),
         "script_exclusive_runs": sum(|runs| runs.exclusive.value()),
+        "script_nested_runs": sum(|runs| runs.nested.value()),
+        "script_nested_runs_undone": sum(|runs| runs.unleashed.value()),
     );
 }
 
@@ -470,13 +473,13 @@ fn latencystats(out: &mut String, request: &mut Request<'_, '_>) {
 
 fn keyspace(out: &mut String, request: &mut Request<'_, '_>) {
     out.push_str("# Keyspace\r\n");
-    let db = request.txn.db();
-    for index in 0..request.config().databases {
-        request.txn.select(index);
-        let DbSize { keys, expires, avg_ttl_ms } = request.txn.db_size();
+    // Whoever holds shards, or all gates, holds its gate.
+    let holds = request.txn.is_exclusive() || !request.txn.held().is_empty();
+    let has_gate = holds || request.lp.enter_gate();
+    let sizes = request.txn.sizes_at_a_glance(has_gate);
+    for (index, DbSize { keys, expires, avg_ttl_ms }) in sizes.into_iter().enumerate() {
         if keys > 0 {
             let _ = write!(out, "db{index}:keys={keys},expires={expires},avg_ttl={avg_ttl_ms}\r\n");
         }
     }
-    request.txn.select(db);
 }

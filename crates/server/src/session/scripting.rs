@@ -12,7 +12,7 @@ use command::row::flag::{
 use command::{Command, Error, Group, Result};
 
 use crate::request::{Request, SessionHandler, row};
-use crate::script::{self, Brought, KillError, Known, parse_sha};
+use crate::script::{self, Brought, Ended, KillError, Known, parse_sha};
 use crate::session::{dry_run, monitor};
 
 const GROUP: Group = Group::Scripting;
@@ -135,7 +135,7 @@ fn run(
         monitor::show(request.lp, &info.address, request.client.db, args);
     }
     let mut out = Vec::new();
-    let restarts = script::run(
+    let ended = script::run(
         request.lp,
         request.shift,
         request.client,
@@ -147,9 +147,9 @@ fn run(
         request.origin,
         &mut out,
     );
-    match restarts {
-        true => request.lp.is_restarting.set(true),
-        false => request.reply.raw(&out),
+    request.lp.script_ended.set(ended);
+    if ended == Ended::Answered {
+        request.reply.raw(&out);
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! being served that have nothing to do with it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::{KeyName, Plan, Waiter, Watch};
 use mio::Events;
@@ -15,7 +15,7 @@ use super::{Ready, Shift, WorkerLoop};
 use crate::connection::{Connection, Hold};
 use crate::dispatch;
 use crate::mailbox::Mail;
-use crate::script::Obstacle;
+use crate::script::{NEST_LEASH, Obstacle};
 
 /// How long a worker waits for its gate, once in a turn.
 const GATE_PATIENCE: Duration = Duration::from_millis(10);
@@ -44,7 +44,7 @@ impl WorkerLoop {
 
     /// Enters the gate of this worker; false when it is not to be had soon.
     pub fn enter_gate(&self) -> bool {
-        if self.is_pinned.get() {
+        if self.is_pinned() {
             return self.in_gate.get();
         }
         let gates = self.server.engine.gates();
@@ -63,7 +63,7 @@ impl WorkerLoop {
 
     pub fn leave_gate(&self) {
         // A script that runs here has its locks under it.
-        if !self.is_pinned.get() && self.in_gate.replace(false) {
+        if !self.is_pinned() && self.in_gate.replace(false) {
             // SAFETY: entered on this thread, as the flag says.
             unsafe { self.server.engine.gates().leave(self.id) };
         }
@@ -72,7 +72,7 @@ impl WorkerLoop {
     /// Takes every gate; false when they are not to be had soon.
     pub fn enter_all_gates(&self) -> bool {
         let watch = &self.server.scripts.watch;
-        if self.is_pinned.get() || watch.is_long() {
+        if self.is_pinned() || watch.is_long() {
             return false;
         }
         self.leave_gate();
@@ -90,7 +90,7 @@ impl WorkerLoop {
     pub fn lock_patience(&self, plan: &Plan) -> Duration {
         match plan {
             _ if self.is_shard_refused.get() => Duration::ZERO,
-            Plan::Walk if !self.is_pinned.get() && !self.server.scripts.watch.is_long() => {
+            Plan::Walk if !self.is_pinned() && !self.server.scripts.watch.is_long() => {
                 WALK_PATIENCE
             }
             _ => SHARD_PATIENCE,
@@ -116,7 +116,7 @@ impl WorkerLoop {
     /// While plans for all keys wait, no further scripts begin, or they might wait for ever.
     fn set_waiting(&self, waits: bool) {
         if self.is_waiting.replace(waits) != waits {
-            self.server.scripts.watch.set_waiting(waits);
+            self.server.scripts.watch.set_waiting(self.id, waits);
         }
     }
 
@@ -188,23 +188,41 @@ impl WorkerLoop {
             || !self.unserved.borrow().is_empty()
     }
 
-    /// A script begins on this worker: the gates stay as they are until `unpin`.
-    pub fn pin(&self) {
-        self.is_pinned.set(true);
+    /// A script begins on this worker: the gates stay as they are until `unpin`. Answers how many
+    /// run here already, which is also the VM it is to run in.
+    pub fn pin(&self) -> usize {
+        let level = self.scripts.get();
+        self.scripts.set(level + 1);
+        level
     }
 
     pub fn unpin(&self) {
-        self.is_pinned.set(false);
+        self.scripts.set(self.scripts.get() - 1);
     }
 
     /// Whether a script runs on this worker.
     pub fn is_pinned(&self) -> bool {
-        self.is_pinned.get()
+        self.scripts.get() > 0
+    }
+
+    /// How many scripts run on this worker: the VM that is free.
+    pub fn level(&self) -> usize {
+        self.scripts.get()
+    }
+
+    /// Whether another script may begin from within the one that runs here. It must not when that
+    /// one is to end, nor when others have had their share of this turn.
+    pub fn can_nest(&self) -> bool {
+        let is_in_time = |until: Instant| Instant::now() < until;
+        self.scripts.get() == 1
+            && self.nests_until.get().is_some_and(is_in_time)
+            && !self.server.scripts.watch.is_stopped(self.id)
     }
 
     /// One turn of the loop from within a script, for all connections but its own. What the
-    /// script has going is set aside meanwhile.
-    pub fn serve_others(&self) {
+    /// script has going is set aside meanwhile. `nests` says that other scripts may run.
+    pub fn serve_others(&self, nests: bool) {
+        self.nests_until.set(nests.then(|| Instant::now() + NEST_LEASH));
         let (mark, clock) = (self.mark.get(), self.clock.get());
         let outbox = std::mem::take(&mut *self.outbox.borrow_mut());
         let held_lines = self.held_lines.take();
@@ -235,6 +253,7 @@ impl WorkerLoop {
         self.time_out_blocked(&shift);
         self.end_pause();
 
+        self.nests_until.set(None);
         *self.outbox.borrow_mut() = outbox;
         *self.held_lines.borrow_mut() = held_lines;
         self.request_bytes.set(request_bytes);

@@ -14,6 +14,7 @@ mod linearizability;
 mod many_scripts;
 mod memory;
 mod model;
+mod nested;
 mod parallel;
 mod process;
 mod scan;
@@ -77,6 +78,8 @@ pub const ALL: &[Test] = &[
     Test { name: "a script that wrote ends only with the server", run: scripts::unkillable },
     Test { name: "a script that ends in time ends before the server", run: scripts::finished },
     Test { name: "a runaway script keeps only its own keys", run: parallel::runaway },
+    Test { name: "scripts run from within a runaway", run: nested::beside_a_runaway },
+    Test { name: "a kill is heard among nested scripts", run: nested::killed_among_others },
     Test { name: "scripts that find their keys conserve money", run: parallel::bank },
     Test { name: "every history has an order that explains it", run: linearizability::histories },
     Test { name: "exclusive commands come between long scripts", run: parallel::exclusive },

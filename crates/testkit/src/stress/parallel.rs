@@ -22,7 +22,7 @@ pub fn info(client: &mut Client, field: &str) -> Result<i64, String> {
 }
 
 /// Asserts that nothing is answered for a while.
-fn is_waiting(client: &mut Client, who: &str) -> Result<(), String> {
+pub fn is_waiting(client: &mut Client, who: &str) -> Result<(), String> {
     match client.read(Duration::from_millis(50)) {
         Err(ReadError::Timeout) => Ok(()),
         Err(error) => Err(format!("{who}: {error}")),
@@ -35,7 +35,7 @@ fn send(client: &mut Client, args: &[&str]) -> Result<(), String> {
 }
 
 /// Starts an endless script that changes `stuck`, and waits until it runs.
-fn run_away(server: &Server, runner: &mut Client) -> Result<(), String> {
+pub fn run_away(server: &Server, runner: &mut Client) -> Result<(), String> {
     let script = "redis.call('SET', KEYS[1], 'half') redis.call('PUBLISH', 'news', 'half')
         while true do end";
     let mut probe = connect(server)?;
