@@ -3,7 +3,7 @@
 use resp::{Protocol, Reply};
 use smallvec::SmallVec;
 
-use crate::call::{Call, Handler, is};
+use crate::call::{Call, Handler, is, paced};
 use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::READONLY;
@@ -104,14 +104,14 @@ fn hrandfield(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         let count = repeats(call, count)?;
         let start = call.reply.position();
         reply_header(&mut call.reply, count, values);
-        for _ in 0..count {
+        for _ in paced(call.txn, 0..count) {
             let pair = hash.random(&mut random).expect("stored hashes are not empty");
             reply_field(&mut call.reply, pair, values);
             check_repeats(call, start)?;
         }
     } else if count as usize >= hash.len() {
         reply_header(&mut call.reply, hash.len(), values);
-        hash.iter().for_each(|pair| reply_field(&mut call.reply, pair, values));
+        paced(call.txn, hash.iter()).for_each(|pair| reply_field(&mut call.reply, pair, values));
     } else {
         let drawn = hash.random_distinct(count as usize, &mut random);
         reply_header(&mut call.reply, drawn.len(), values);

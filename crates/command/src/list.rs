@@ -194,13 +194,17 @@ pub(crate) fn pop_many(
     let len = list.len();
     let count = count.min(len);
     reply.array(count);
+    // What a script that is to end hears, nobody sees.
+    let goes_on = |step: usize| step % 1024 != 1023 || !list.may_break_off();
     let range = match end {
         End::Head => {
-            list.range(0..count).for_each(|value| reply.bulk(value));
+            let values = list.range(0..count).enumerate();
+            values.take_while(|(step, _)| goes_on(*step)).for_each(|(_, value)| reply.bulk(value));
             0..count
         }
         End::Tail => {
-            list.range(len - count..len).rev().for_each(|value| reply.bulk(value));
+            let values = list.range(len - count..len).rev().enumerate();
+            values.take_while(|(step, _)| goes_on(*step)).for_each(|(_, value)| reply.bulk(value));
             len - count..len
         }
     };

@@ -201,15 +201,23 @@ fn spop(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     };
     if count >= set.len() {
         call.reply.set(set.len());
-        set.iter().for_each(|member| call.reply.bulk(&member));
+        for (step, member) in set.iter().enumerate() {
+            call.reply.bulk(&member);
+            if step % 1024 == 1023 && set.may_break_off() {
+                return Err(Error::STOPPED);
+            }
+        }
         drop(set);
         call.txn.remove(args[1]);
         return Ok(());
     }
     call.reply.set(count);
-    for _ in 0..count {
+    for step in 1..=count {
         let member = set.pop().expect("fewer are popped than there are");
         call.reply.bulk(&member);
+        if step % 1024 == 0 && set.may_break_off() {
+            return Err(Error::STOPPED);
+        }
     }
     Ok(())
 }
@@ -232,7 +240,7 @@ fn srandmember(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
             let count = repeats(call, count)?;
             let start = call.reply.position();
             call.reply.array(count);
-            for _ in 0..count {
+            for _ in paced(call.txn, 0..count) {
                 let member = set.random(&mut random).expect("stored sets are not empty");
                 call.reply.bulk(&member);
                 check_repeats(call, start)?;
@@ -240,7 +248,7 @@ fn srandmember(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         }
         (Some(set), Some(count)) if count as usize >= set.len() => {
             call.reply.array(set.len());
-            set.iter().for_each(|member| call.reply.bulk(&member));
+            paced(call.txn, set.iter()).for_each(|member| call.reply.bulk(&member));
         }
         (Some(set), Some(count)) => {
             let members = set.random_distinct(count as usize, &mut random);

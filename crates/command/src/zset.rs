@@ -6,7 +6,7 @@ use engine::Mut;
 use resp::{Protocol, Reply};
 use smallvec::SmallVec;
 
-use crate::call::{Call, Handler, float, is};
+use crate::call::{Call, Handler, float, is, paced};
 use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::{DENYOOM, FAST, READONLY, WRITE};
@@ -402,14 +402,14 @@ fn zrandmember(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         let count = repeats(call, count)?;
         let start = call.reply.position();
         reply_pairs_header(&mut call.reply, count, with_scores);
-        for _ in 0..count {
+        for _ in paced(call.txn, 0..count) {
             let (member, score) = zset.random(&mut random).expect("stored sets are not empty");
             reply_pair(&mut call.reply, member, score, with_scores);
             check_repeats(call, start)?;
         }
     } else if count as usize >= zset.len() {
         reply_pairs_header(&mut call.reply, zset.len(), with_scores);
-        for (member, score) in zset.iter() {
+        for (member, score) in paced(call.txn, zset.iter()) {
             reply_pair(&mut call.reply, member, score, with_scores);
         }
     } else {

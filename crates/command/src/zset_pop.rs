@@ -120,7 +120,12 @@ fn pop(
             zset.remove_range_with(0..count, write);
         }
         End::Max => {
-            zset.range(len - count..len).rev().for_each(|(member, score)| write(member, score));
+            for (step, (member, score)) in zset.range(len - count..len).rev().enumerate() {
+                write(member, score);
+                if step % 1024 == 1023 && zset.may_break_off() {
+                    return;
+                }
+            }
             zset.remove_range(len - count..len);
         }
     }

@@ -391,6 +391,13 @@ impl<'e> Txn<'e> {
         self.run != 0 && self.worker.is_stopped(self.run)
     }
 
+    /// The same for changes of many elements in one command: they break off only where all of it
+    /// will be rolled back, so that nobody sees the half of a command.
+    #[inline]
+    pub(crate) fn may_break_off(&self) -> bool {
+        self.is_recording() && self.should_stop()
+    }
+
     /// Frees a collection that was made and is not needed, a large one in the background.
     pub fn discard(&self, collection: Collection) {
         self.engine.discard(crate::entry::Entry::value(b"", collection.into(), None));

@@ -609,3 +609,96 @@ fn a_transaction_that_is_dropped_while_it_records_is_rolled_back() {
     assert!(!txn.exists(b"k"));
     txn.commit();
 }
+
+#[test]
+fn long_changes_break_off_when_they_will_be_undone() {
+    const MEMBERS: usize = 300_000;
+    let name = |number: usize| format!("member:{number}").into_bytes();
+    let limits = Limits::default();
+    let (mut list, mut zset, mut hash) = (List::new(), Zset::new(), Hash::new());
+    for number in 0..MEMBERS {
+        list.push_back(&name(number), &limits);
+        zset.insert(&name(number), number as f64, &limits);
+        hash.set(&name(number), b"value", &limits);
+    }
+    let change = |txn: &mut Txn<'_>| {
+        let mut removed = Vec::new();
+        let list = |txn: &mut Txn<'_>, range| {
+            let mut list = txn.write::<List>(b"list").expect("a list").expect("is there");
+            list.remove_range(range)
+        };
+        removed.push(list(txn, 10..100_000));
+        let left = MEMBERS - removed[0];
+        removed.push(list(txn, left - 50_000..left));
+        let mut zset = txn.write::<Zset>(b"zset").expect("a sorted set").expect("is there");
+        removed.push(zset.remove_range(5..100_000));
+        drop(zset);
+        (removed, txn.duplicate(b"hash", b"copy", 0))
+    };
+
+    let stopped_run = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let engine = Engine::new(1);
+    let worker = Worker::new(0, Arc::new(Settings::default()), engine.stats(0));
+    let worker = worker.stopped_by(stopped_run.clone());
+    let side = Side { engine, worker };
+    assert!(side.engine.gates().enter(0, None));
+    let mut txn = side.begin(START_MS);
+    txn.put(b"list", Collection::List(list), None);
+    txn.put(b"zset", Collection::Zset(zset), None);
+    txn.put(b"hash", Collection::Hash(hash), None);
+    let before = dump(&mut txn);
+
+    // A script that is stopped: nothing is finished, and all of it comes back.
+    stopped_run.store(7, std::sync::atomic::Ordering::Relaxed);
+    txn.set_run(7);
+    txn.record();
+    let (removed, is_copied) = change(&mut txn);
+    assert!(removed.iter().all(|&count| count < 40_000) && !is_copied, "{removed:?}");
+    txn.roll_back();
+    // Walks break off as well.
+    txn.set_run(0);
+    assert!(dump(&mut txn) == before);
+
+    // One that goes on, and comes back all the same.
+    txn.set_run(8);
+    txn.record();
+    let whole = (vec![99_990, 50_000, 99_995], true);
+    assert_eq!(change(&mut txn), whole);
+    txn.roll_back();
+    assert!(dump(&mut txn) == before);
+
+    // What is not recorded is not left half done.
+    txn.set_run(7);
+    let (removed, _) = change(&mut txn);
+    assert_eq!(removed, whole.0);
+    txn.commit();
+}
+
+/// Not a test but a measurement: how long the locks are held for a rollback of 1 M keys.
+/// `cargo test --release -p engine --test undo -- --ignored --nocapture rolling_back_takes`
+#[test]
+#[ignore = "a measurement"]
+fn rolling_back_takes() {
+    const KEYS: usize = 1_000_000;
+    let side = Side::new(Limits::default());
+    let key = |number: usize| format!("key:{number}").into_bytes();
+    type Change = fn(&mut Txn<'_>, &[u8]);
+    let changes: [(&str, Change); 4] = [
+        ("created", |txn, key| txn.set_string(key, b"something", Expiry::Clear)),
+        ("incremented", |txn, key| _ = txn.increment(key, 1)),
+        ("overwritten", |txn, key| txn.set_string(key, &[b'x'; 100], Expiry::Clear)),
+        ("removed", |txn, key| _ = txn.remove(key)),
+    ];
+    for (step, (name, change)) in changes.into_iter().enumerate() {
+        let mut txn = side.begin(START_MS);
+        txn.record();
+        (0..KEYS).for_each(|number| change(&mut txn, &key(number)));
+        let begun = std::time::Instant::now();
+        txn.roll_back();
+        println!("{name}: {:?}", begun.elapsed());
+        if step == 0 {
+            (0..KEYS).for_each(|number| txn.set_integer(&key(number), number as i64));
+        }
+        txn.commit();
+    }
+}

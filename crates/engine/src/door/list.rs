@@ -5,7 +5,7 @@ use std::ops::Range;
 use data::{End, List, index_at};
 
 use crate::change::Change;
-use crate::door::Mut;
+use crate::door::{LOOKS_EVERY, Mut};
 use crate::txn::Kind;
 use crate::undo::{Delta, Small};
 
@@ -55,7 +55,8 @@ impl Mut<'_, '_, List> {
     /// Inserts before or behind the first element that equals `pivot`; returns the new element's
     /// index, or `None` if there is no such element.
     pub fn insert_at_pivot(&mut self, pivot: &[u8], before: bool, value: &[u8]) -> Option<usize> {
-        let index = self.iter().position(|element| element == pivot)? + usize::from(!before);
+        let found = self.equal(pivot, self.iter().enumerate()).next();
+        let index = found? + usize::from(!before);
         if let Some((mut log, _)) = self.inverse() {
             log.note(Delta::Inserted { index });
         }
@@ -68,22 +69,26 @@ impl Mut<'_, '_, List> {
     /// Removes elements equal to `value`: the first `count` from the head if positive, the last
     /// `-count` from the tail if negative, all if 0. Returns how many were removed.
     pub fn remove(&mut self, value: &[u8], count: i64) -> usize {
-        if let Some((mut log, list)) = self.inverse() {
-            let most = if count == 0 { usize::MAX } else { count.unsigned_abs() as usize };
-            let equal = |(_, element): &(usize, &[u8])| *element == value;
+        if self.inverse().is_some() {
+            let (len, most) = match count {
+                0 => (self.len(), usize::MAX),
+                _ => (self.len(), count.unsigned_abs() as usize),
+            };
             let mut indexes: Vec<usize> = if count < 0 {
-                let from_tail = list.iter().rev().enumerate().filter(equal).take(most);
-                from_tail.map(|(step, _)| list.len() - 1 - step).collect()
+                let from_tail = self.equal(value, self.iter().rev().enumerate()).take(most);
+                from_tail.map(|step| len - 1 - step).collect()
             } else {
-                list.iter().enumerate().filter(equal).take(most).map(|(at, _)| at).collect()
+                self.equal(value, self.iter().enumerate()).take(most).collect()
             };
             if count < 0 {
                 indexes.reverse();
             }
-            if indexes.is_empty() {
+            if indexes.is_empty() || self.may_break_off() {
                 return 0;
             }
-            log.note(Delta::RemovedEqual { value: Small::from_slice(value), indexes });
+            if let Some((mut log, _)) = self.inverse() {
+                log.note(Delta::RemovedEqual { value: Small::from_slice(value), indexes });
+            }
         }
         let limits = self.limits();
         let removed = self.value().remove(value, count, limits);
@@ -91,6 +96,20 @@ impl Mut<'_, '_, List> {
             self.did(Change::RemoveEqual { value, count });
         }
         removed
+    }
+
+    /// The numbers of the elements that equal `value`; no more of them come when the script that
+    /// asks is to end.
+    fn equal<'a>(
+        &self,
+        value: &[u8],
+        elements: impl Iterator<Item = (usize, &'a [u8])>,
+    ) -> impl Iterator<Item = usize> {
+        let is_look = |step: usize| step % LOOKS_EVERY == LOOKS_EVERY - 1;
+        elements
+            .take_while(move |(step, _)| !is_look(*step) || !self.may_break_off())
+            .filter(move |(_, element)| *element == value)
+            .map(|(step, _)| step)
     }
 
     /// Removes the elements of a range, clamped to the list; returns how many there were.
@@ -130,16 +149,33 @@ impl Mut<'_, '_, List> {
     fn cut(&mut self, range: Range<usize>) -> usize {
         let len = self.len();
         let limits = self.limits();
-        if let Some((mut log, list)) = self.inverse() {
-            if range.len() == len {
-                self.empty_out();
-                return len;
-            }
-            let mut elements = List::new();
-            list.range(range.clone()).for_each(|value| elements.push_back(value, limits));
-            log.note(Delta::Removed { index: range.start, elements });
+        if self.inverse().is_none() {
+            return self.value().remove_range(range, limits);
         }
-        self.value().remove_range(range, limits)
+        if range.len() == len {
+            self.empty_out();
+            return len;
+        }
+        // Piece by piece from the outside: undone the other way round, each comes to an end of
+        // the list.
+        let is_tail = range.end == len;
+        let mut left = range.clone();
+        while !left.is_empty() && !self.may_break_off() {
+            let count = left.len().min(LOOKS_EVERY);
+            let now = match is_tail {
+                true => left.end - count..left.end,
+                false => left.start..left.start + count,
+            };
+            if let Some((mut log, list)) = self.inverse() {
+                let mut elements = List::new();
+                list.range(now.clone()).for_each(|value| elements.push_back(value, limits));
+                log.note(Delta::Removed { index: now.start, elements });
+            }
+            self.value().remove_range(now, limits);
+            // At the head, what comes next moves to where this was.
+            left.end -= count;
+        }
+        range.len() - left.len()
     }
 
     /// Keeps only the elements of a range (LTRIM); returns how many were removed.

@@ -14,14 +14,17 @@ mod zset;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
-use data::Limits;
+use data::{Encoding, Hash, Limits, List, Set, Zset};
 
 use crate::access;
 use crate::change::Change;
 use crate::engine::Engine;
-use crate::entry::{Entry, EntryRef, Str, Value, ValueRef};
+use crate::entry::{Collection, Entry, EntryRef, Str, Value, ValueRef};
 use crate::txn::{Kind, Txn, WrongType};
 use crate::undo::{Edits, Log, Small};
+
+/// Elements between two looks whether the script that changes them is to end.
+const LOOKS_EVERY: usize = 4096;
 
 /// What becomes of the expiry when a value is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -318,9 +321,18 @@ impl<'e> Txn<'e> {
     }
 
     /// Copies a value with its expiry to another key or database, replacing what is there (COPY).
-    /// False when there is no key. O(size of the value).
+    /// False when there is no key, or when the script that does it is to end. O(size of the value).
     pub fn duplicate(&mut self, key: &[u8], to: &[u8], to_db: u32) -> bool {
-        let Some(entry) = self.peek(key).map(|entry| entry.duplicate(to)) else { return false };
+        let limits = self.limits();
+        let goes_on = || !self.should_stop();
+        let copy = self.peek(key).and_then(|entry| match entry.collection() {
+            None => Some(entry.duplicate(to)),
+            Some(collection) => {
+                let copy = copied_while(collection, limits, goes_on)?;
+                Some(Entry::value(to, copy.into(), entry.expire_at_ms()))
+            }
+        });
+        let Some(entry) = copy else { return false };
         self.log(key, Change::Copy { to, to_db });
         self.arrive(entry, to, to_db);
         true
@@ -362,6 +374,79 @@ impl<'e> Txn<'e> {
             }
         };
         Ok(Mut::new(self, hash, at))
+    }
+}
+
+/// A deep copy of a collection; `None` if it was not to go on.
+fn copied_while(
+    collection: &Collection,
+    limits: &Limits,
+    goes_on: impl Fn() -> bool,
+) -> Option<Collection> {
+    // Compact ones are copied in one go, and small ones too.
+    const ELEMENTS_MIN: usize = 100_000;
+    let mut steps = 0_usize;
+    let mut pace = || {
+        steps += 1;
+        !steps.is_multiple_of(LOOKS_EVERY) || goes_on()
+    };
+    // What is a table or a tree stays one whatever the limits are now.
+    let forced = Limits {
+        set_max_intset_entries: 0,
+        set_max_listpack_entries: 0,
+        hash_max_listpack_entries: 0,
+        zset_max_listpack_entries: 0,
+        ..*limits
+    };
+    let (len, encoding) = match collection {
+        Collection::List(list) => (list.len(), list.encoding()),
+        Collection::Set(set) => (set.len(), set.encoding()),
+        Collection::Hash(hash) => (hash.len(), hash.encoding()),
+        Collection::Zset(zset) => (zset.len(), zset.encoding()),
+    };
+    if len < ELEMENTS_MIN || matches!(encoding, Encoding::Listpack | Encoding::Intset) {
+        return Some(collection.clone());
+    }
+    match collection {
+        Collection::List(list) => {
+            let mut copy = List::new();
+            list.iter()
+                .all(|element| {
+                    copy.push_back(element, limits);
+                    pace()
+                })
+                .then_some(Collection::List(copy))
+        }
+        Collection::Set(set) => {
+            let mut copy = Set::new();
+            copy.prepare(len, &forced);
+            set.iter()
+                .all(|member| {
+                    copy.add(&member, &forced);
+                    pace()
+                })
+                .then_some(Collection::Set(copy))
+        }
+        Collection::Hash(hash) => {
+            let mut copy = Hash::new();
+            copy.prepare(len, &forced);
+            hash.iter()
+                .all(|(field, value)| {
+                    copy.set(field, value, &forced);
+                    pace()
+                })
+                .then_some(Collection::Hash(copy))
+        }
+        Collection::Zset(zset) => {
+            let mut copy = Zset::new();
+            copy.prepare(len, 0, &forced);
+            zset.iter()
+                .all(|(member, score)| {
+                    copy.insert(member, score, &forced);
+                    pace()
+                })
+                .then_some(Collection::Zset(copy))
+        }
     }
 }
 
@@ -415,6 +500,13 @@ impl<'t, 'e, T: Kind> Mut<'t, 'e, T> {
         let (key, expire) = (entry.key(), entry.expire_at_ms());
         self.txn.note_emptied(at, Entry::value(key, Value::Collection(all.wrap()), expire));
         self.edits = Edits::Whole;
+    }
+
+    /// Whether the script is to end, so that the rest of a long change need not be made: what was
+    /// changed will be rolled back.
+    #[inline]
+    pub fn may_break_off(&self) -> bool {
+        self.txn.may_break_off()
     }
 
     fn limits(&self) -> &'e Limits {

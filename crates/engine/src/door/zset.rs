@@ -5,7 +5,7 @@ use std::ops::Range;
 use data::Zset;
 
 use crate::change::Change;
-use crate::door::Mut;
+use crate::door::{LOOKS_EVERY, Mut};
 use crate::undo::{Delta, Small};
 
 impl Mut<'_, '_, Zset> {
@@ -59,23 +59,40 @@ impl Mut<'_, '_, Zset> {
         if range.is_empty() {
             return 0;
         }
-        if let Some((mut log, zset)) = self.inverse() {
-            let all = range.len() == len;
-            for (member, score) in zset.range(range.clone()) {
+        if self.inverse().is_none() {
+            self.did(Change::RemoveRanks { start: range.start, end: range.end });
+            return self.value().remove_range_with(range, each);
+        }
+        if range.len() == len {
+            for (step, (member, score)) in self.iter().enumerate() {
                 each(member, score);
-                if !all && !log.covers(member) {
-                    log.note(Delta::Score { member: Small::from_slice(member), old: Some(score) });
+                if step % LOOKS_EVERY == LOOKS_EVERY - 1 && self.may_break_off() {
+                    return 0;
                 }
             }
-            match all {
-                true => self.empty_out(),
-                false => _ = self.value().remove_range(range.clone()),
-            }
-        } else {
-            self.value().remove_range_with(range.clone(), each);
+            self.empty_out();
+            self.did(Change::RemoveRanks { start: 0, end: len });
+            return len;
         }
         self.did(Change::RemoveRanks { start: range.start, end: range.end });
-        range.len()
+        let mut left = range.len();
+        while left > 0 && !self.may_break_off() {
+            let now = range.start..range.start + left.min(LOOKS_EVERY);
+            if let Some((mut log, zset)) = self.inverse() {
+                for (member, score) in zset.range(now.clone()) {
+                    each(member, score);
+                    if !log.covers(member) {
+                        let member = Small::from_slice(member);
+                        log.note(Delta::Score { member, old: Some(score) });
+                    }
+                }
+                self.value().remove_range(now.clone());
+            } else {
+                self.value().remove_range_with(now.clone(), &mut each);
+            }
+            left -= now.len();
+        }
+        range.len() - left
     }
 
     fn note(&mut self, member: &[u8], old: Option<f64>) {

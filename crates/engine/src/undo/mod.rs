@@ -18,7 +18,7 @@ mod trial;
 use std::mem;
 
 use ahash::{AHashMap, AHashSet};
-use data::Encoding;
+use data::{Encoding, Table};
 
 use crate::engine::Engine;
 use crate::entry::{Collection, Entry, EntryRef, Str, Value, ValueRef};
@@ -34,6 +34,8 @@ pub use trial::Trial;
 const LINEAR_MAX: usize = 8;
 /// Records that a recorder keeps room for when it is used again.
 const KEPT_MAX: usize = 1024;
+/// How many records ahead memory is asked for while a log is undone.
+const AHEAD: usize = 16;
 /// The end of a chain of records.
 const NONE: u32 = u32::MAX;
 
@@ -300,9 +302,7 @@ impl Txn<'_> {
         let home = self.db;
         loop {
             let first = log.barriers.last().map_or(0, |(first, _)| *first);
-            for record in log.records.drain(first..) {
-                self.restore(record);
-            }
+            self.restore_all(&mut log.records, first);
             let Some((_, barrier)) = log.barriers.pop() else { break };
             self.undo_barrier(barrier);
         }
@@ -344,6 +344,32 @@ impl Txn<'_> {
 
     pub(crate) fn drop_log(&self, log: Box<Recorder>) {
         self.worker.spare_log.set(Some(log.clear(self.engine)));
+    }
+
+    /// Restores the records from `first` on. The memory that each will touch is asked for while
+    /// those before it are restored, or the locks would be held for one cache miss after the
+    /// other.
+    fn restore_all(&mut self, records: &mut Vec<Record>, first: usize) {
+        let mut ahead: Vec<(u64, u32)> = Vec::new();
+        if records.len() - first > AHEAD {
+            ahead.extend(records[first..].iter().map(|record| (record.hash, record.db)));
+        }
+        for (at, record) in records.drain(first..).enumerate() {
+            // Each step of the way takes a load that the step before has waited for.
+            if let Some(&(hash, db)) = ahead.get(at + AHEAD) {
+                self.keys_of(hash, db).inspect(|keys| keys.prefetch(hash));
+            }
+            if let Some(&(hash, db)) = ahead.get(at + AHEAD / 2) {
+                self.keys_of(hash, db).inspect(|keys| {
+                    keys.prefetch_values(hash);
+                });
+            }
+            self.restore(record);
+        }
+    }
+
+    fn keys_of(&self, hash: u64, db: u32) -> Option<&Table<Entry>> {
+        self.shard(Engine::shard_of(hash)).db(db).map(|tables| &tables.keys)
     }
 
     fn restore(&mut self, record: Record) {
