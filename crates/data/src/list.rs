@@ -137,6 +137,22 @@ impl List {
         }
     }
 
+    /// How many blocks the elements stand in.
+    pub fn block_count(&self) -> usize {
+        match &self.0 {
+            Form::Packed(_) => 1,
+            Form::Blocks(blocks) => blocks.blocks.len(),
+        }
+    }
+
+    /// The block of this number, for those who write a list down piece by piece.
+    pub fn block(&self, number: usize) -> Option<&Listpack> {
+        match &self.0 {
+            Form::Packed(entries) => (number == 0).then_some(entries),
+            Form::Blocks(blocks) => blocks.blocks.get(number).map(|block| &block.entries),
+        }
+    }
+
     /// Bytes allocated, the handle excluded.
     pub fn memory_bytes(&self) -> usize {
         match &self.0 {

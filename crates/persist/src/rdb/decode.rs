@@ -1,0 +1,339 @@
+//! Whole values from RDB bytes, in every encoding that there was.
+//!
+//! Values are built element by element under the caller's limits, so they end in the encoding that
+//! the configuration asks for, whatever they were written as.
+
+use std::io::Read;
+
+use data::{Hash, Limits, List, Set, Zset, number};
+use engine::{Collection, Value};
+
+use super::packed::{self, Broken, Element, Listpack, Ziplist, Zipmap};
+use super::source::Source;
+use super::{Fault, kind, node};
+
+/// Elements that room is made for on the word of a length; the rest as they arrive.
+const TRUSTED_ELEMENTS: u64 = 1024;
+
+/// Buffers for the strings of one value, kept for the next.
+#[derive(Default)]
+pub struct Scratch {
+    one: Vec<u8>,
+    two: Vec<u8>,
+}
+
+/// The elements that the types of integer are told apart for.
+fn text(element: Element<'_>, out: &mut Vec<u8>) {
+    out.clear();
+    match element {
+        Element::Bytes(bytes) => out.extend_from_slice(bytes),
+        Element::Integer(value) => number::write_i64(out, value),
+    }
+}
+
+/// Reads a value of this type; `None` if it is an empty collection, which no key can hold.
+pub fn value<R: Read>(
+    source: &mut Source<R>,
+    kind: u8,
+    limits: &Limits,
+    scratch: &mut Scratch,
+) -> Result<Option<Value>, Fault> {
+    let collection = match kind {
+        kind::STRING => return string(source, scratch).map(Some),
+        kind::LIST => list(source, limits, scratch),
+        kind::LIST_ZIPLIST => {
+            let mut list = List::new();
+            source.string(&mut scratch.one)?;
+            push_all(&mut list, Ziplist::new(&scratch.one)?, limits, &mut scratch.two)?;
+            Ok(Collection::List(list))
+        }
+        kind::LIST_QUICKLIST | kind::LIST_QUICKLIST_2 => quicklist(source, kind, limits, scratch),
+        kind::SET => set(source, limits, scratch),
+        kind::SET_INTSET => {
+            let mut set = Set::new();
+            source.string(&mut scratch.one)?;
+            for value in packed::intset(&scratch.one)? {
+                set.add(number::format_i64(value).as_bytes(), limits);
+            }
+            Ok(Collection::Set(set))
+        }
+        kind::SET_LISTPACK => {
+            source.string(&mut scratch.one)?;
+            packed_set(Listpack::new(&scratch.one)?, limits, &mut scratch.two)
+        }
+        kind::HASH => hash(source, limits, scratch),
+        kind::HASH_ZIPMAP => {
+            source.string(&mut scratch.one)?;
+            packed_hash(Zipmap::new(&scratch.one), limits)
+        }
+        kind::HASH_ZIPLIST => {
+            source.string(&mut scratch.one)?;
+            packed_hash(Ziplist::new(&scratch.one)?, limits)
+        }
+        kind::HASH_LISTPACK => {
+            source.string(&mut scratch.one)?;
+            packed_hash(Listpack::new(&scratch.one)?, limits)
+        }
+        kind::ZSET | kind::ZSET_2 => zset(source, kind, limits, scratch),
+        kind::ZSET_ZIPLIST => {
+            source.string(&mut scratch.one)?;
+            packed_zset(Ziplist::new(&scratch.one)?, limits)
+        }
+        kind::ZSET_LISTPACK => {
+            source.string(&mut scratch.one)?;
+            packed_zset(Listpack::new(&scratch.one)?, limits)
+        }
+        kind::STREAM_LISTPACKS | kind::STREAM_LISTPACKS_2 | kind::STREAM_LISTPACKS_3 => {
+            return Err(Fault::NotBuilt("a stream".to_owned()));
+        }
+        kind::MODULE_PRE_GA => return Err(Fault::NotBuilt("a value of a module".to_owned())),
+        kind::MODULE_2 => {
+            let name = module_name(source.length()?);
+            return Err(Fault::NotBuilt(format!("a value of the module type '{name}'")));
+        }
+        kind::HASH_METADATA_PRE_GA
+        | kind::HASH_LISTPACK_EX_PRE_GA
+        | kind::HASH_METADATA
+        | kind::HASH_LISTPACK_EX => {
+            return Err(Fault::NotBuilt("a hash with fields that expire".to_owned()));
+        }
+        _ => return Fault::corrupt(format!("there is no type {kind} of values")),
+    }?;
+    let is_empty = match &collection {
+        Collection::List(list) => list.is_empty(),
+        Collection::Set(set) => set.is_empty(),
+        Collection::Hash(hash) => hash.is_empty(),
+        Collection::Zset(zset) => zset.is_empty(),
+    };
+    scratch.let_go();
+    Ok((!is_empty).then(|| collection.into()))
+}
+
+impl Scratch {
+    /// One long string must not keep its room for ever.
+    fn let_go(&mut self) {
+        const KEPT_BYTES: usize = 1 << 20;
+        for buffer in [&mut self.one, &mut self.two] {
+            if buffer.capacity() > KEPT_BYTES {
+                *buffer = Vec::new();
+            }
+        }
+    }
+}
+
+/// The name in the id of a module's type: nine characters of six bits, then ten bits of version.
+pub fn module_name(id: u64) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    (0..9).map(|at| char::from(LETTERS[(id >> (58 - 6 * at)) as usize & 63])).collect()
+}
+
+fn string<R: Read>(source: &mut Source<R>, scratch: &mut Scratch) -> Result<Value, Fault> {
+    source.string(&mut scratch.one)?;
+    if let Some(value) = number::parse_i64(&scratch.one) {
+        return Ok(Value::Int(value));
+    }
+    let mut bytes = std::mem::take(&mut scratch.one);
+    bytes.shrink_to_fit();
+    Ok(Value::Bytes(bytes))
+}
+
+fn list<R: Read>(
+    source: &mut Source<R>,
+    limits: &Limits,
+    scratch: &mut Scratch,
+) -> Result<Collection, Fault> {
+    let mut list = List::new();
+    for _ in 0..source.length()? {
+        source.string(&mut scratch.one)?;
+        list.push_back(&scratch.one, limits);
+    }
+    Ok(Collection::List(list))
+}
+
+fn push_all<'a>(
+    list: &mut List,
+    elements: impl Iterator<Item = Result<Element<'a>, Broken>>,
+    limits: &Limits,
+    buffer: &mut Vec<u8>,
+) -> Result<(), Fault> {
+    for element in elements {
+        match element? {
+            Element::Bytes(bytes) => list.push_back(bytes, limits),
+            integer => {
+                text(integer, buffer);
+                list.push_back(buffer, limits);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn quicklist<R: Read>(
+    source: &mut Source<R>,
+    kind: u8,
+    limits: &Limits,
+    scratch: &mut Scratch,
+) -> Result<Collection, Fault> {
+    let mut list = List::new();
+    for _ in 0..source.length()? {
+        let container = match kind {
+            kind::LIST_QUICKLIST_2 => Some(source.length()?),
+            _ => None,
+        };
+        source.string(&mut scratch.one)?;
+        match container {
+            None => {
+                push_all(&mut list, Ziplist::new(&scratch.one)?, limits, &mut scratch.two)?;
+            }
+            Some(node::PACKED) => {
+                push_all(&mut list, Listpack::new(&scratch.one)?, limits, &mut scratch.two)?;
+            }
+            Some(node::PLAIN) => list.push_back(&scratch.one, limits),
+            Some(other) => {
+                return Fault::corrupt(format!("there is no container {other} of list nodes"));
+            }
+        }
+    }
+    Ok(Collection::List(list))
+}
+
+fn set<R: Read>(
+    source: &mut Source<R>,
+    limits: &Limits,
+    scratch: &mut Scratch,
+) -> Result<Collection, Fault> {
+    let count = source.length()?;
+    let mut set = Set::new();
+    set.prepare(count.min(TRUSTED_ELEMENTS) as usize, limits);
+    for _ in 0..count {
+        source.string(&mut scratch.one)?;
+        if !set.add(&scratch.one, limits) {
+            return Fault::corrupt("a set has a member twice");
+        }
+    }
+    Ok(Collection::Set(set))
+}
+
+fn packed_set<'a>(
+    members: impl Iterator<Item = Result<Element<'a>, Broken>>,
+    limits: &Limits,
+    buffer: &mut Vec<u8>,
+) -> Result<Collection, Fault> {
+    let mut set = Set::new();
+    for (step, member) in members.enumerate() {
+        text(member?, buffer);
+        if step == 0 {
+            // What was a listpack is no intset.
+            set = Set::for_members(buffer, 0, &Limits { set_max_intset_entries: 0, ..*limits });
+        }
+        if !set.add(buffer, limits) {
+            return Fault::corrupt("a set has a member twice");
+        }
+    }
+    Ok(Collection::Set(set))
+}
+
+fn hash<R: Read>(
+    source: &mut Source<R>,
+    limits: &Limits,
+    scratch: &mut Scratch,
+) -> Result<Collection, Fault> {
+    let count = source.length()?;
+    let mut hash = Hash::new();
+    hash.prepare(count.min(TRUSTED_ELEMENTS) as usize, limits);
+    for _ in 0..count {
+        source.string(&mut scratch.one)?;
+        source.string(&mut scratch.two)?;
+        if !hash.set(&scratch.one, &scratch.two, limits) {
+            return Fault::corrupt("a hash has a field twice");
+        }
+    }
+    Ok(Collection::Hash(hash))
+}
+
+fn packed_hash<'a>(
+    mut elements: impl Iterator<Item = Result<Element<'a>, Broken>>,
+    limits: &Limits,
+) -> Result<Collection, Fault> {
+    let mut hash = Hash::new();
+    let (mut name, mut content) = (Vec::new(), Vec::new());
+    while let Some(field) = elements.next() {
+        text(field?, &mut name);
+        let Some(value) = elements.next() else {
+            return Fault::corrupt("the last field of a hash has no value");
+        };
+        text(value?, &mut content);
+        if !hash.set(&name, &content, limits) {
+            return Fault::corrupt("a hash has a field twice");
+        }
+    }
+    Ok(Collection::Hash(hash))
+}
+
+fn zset<R: Read>(
+    source: &mut Source<R>,
+    kind: u8,
+    limits: &Limits,
+    scratch: &mut Scratch,
+) -> Result<Collection, Fault> {
+    let count = source.length()?;
+    let mut zset = Zset::new();
+    zset.prepare(count.min(TRUSTED_ELEMENTS) as usize, 0, limits);
+    for _ in 0..count {
+        source.string(&mut scratch.one)?;
+        let score = match kind {
+            kind::ZSET_2 => f64::from_le_bytes(source.array()?),
+            _ => spelled_score(source, &mut scratch.two)?,
+        };
+        add_scored(&mut zset, &scratch.one, score, limits)?;
+    }
+    Ok(Collection::Zset(zset))
+}
+
+/// A score as versions before 8 wrote it: a length and digits, or one of three lengths that mean
+/// something else.
+fn spelled_score<R: Read>(source: &mut Source<R>, buffer: &mut Vec<u8>) -> Result<f64, Fault> {
+    match source.byte()? {
+        253 => Ok(f64::NAN),
+        254 => Ok(f64::INFINITY),
+        255 => Ok(f64::NEG_INFINITY),
+        len => {
+            buffer.clear();
+            source.append(u64::from(len), buffer)?;
+            parsed_score(buffer)
+        }
+    }
+}
+
+fn parsed_score(text: &[u8]) -> Result<f64, Fault> {
+    number::parse_f64(text).ok_or_else(|| Fault::Corrupt("a score is no number".to_owned()))
+}
+
+fn add_scored(zset: &mut Zset, member: &[u8], score: f64, limits: &Limits) -> Result<(), Fault> {
+    if score.is_nan() {
+        return Fault::corrupt("a score is not a number");
+    }
+    match zset.insert(member, score, limits) {
+        None => Ok(()),
+        Some(_) => Fault::corrupt("a sorted set has a member twice"),
+    }
+}
+
+fn packed_zset<'a>(
+    mut elements: impl Iterator<Item = Result<Element<'a>, Broken>>,
+    limits: &Limits,
+) -> Result<Collection, Fault> {
+    let mut zset = Zset::new();
+    let mut name = Vec::new();
+    while let Some(member) = elements.next() {
+        text(member?, &mut name);
+        let score = match elements.next() {
+            Some(Ok(Element::Integer(score))) => score as f64,
+            Some(Ok(Element::Bytes(text))) => parsed_score(text)?,
+            Some(Err(broken)) => return Err(broken.into()),
+            None => return Fault::corrupt("the last member of a sorted set has no score"),
+        };
+        add_scored(&mut zset, &name, score, limits)?;
+    }
+    Ok(Collection::Zset(zset))
+}
