@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use data::{Encoding, End, Hash, Limits, List, Set, Zset};
 use engine::{
-    Collection, Engine, Entry, Expiry, Plan, Settings, Str, Txn, Value, ValueRef, Waiter, Watch,
-    Worker,
+    Collection, Engine, Entry, Expiry, Plan, Settings, StoppedRuns, Str, Txn, Value, ValueRef,
+    Waiter, Watch, Worker,
 };
 use fastrand::Rng;
 
@@ -636,10 +636,10 @@ fn long_changes_break_off_when_they_will_be_undone() {
         (removed, txn.duplicate(b"hash", b"copy", 0))
     };
 
-    let stopped_run = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let stopped_runs = Arc::new(StoppedRuns::default());
     let engine = Engine::new(1);
     let worker = Worker::new(0, Arc::new(Settings::default()), engine.stats(0));
-    let worker = worker.stopped_by(stopped_run.clone());
+    let worker = worker.stopped_by(stopped_runs.clone());
     let side = Side { engine, worker };
     assert!(side.engine.gates().enter(0, None));
     let mut txn = side.begin(START_MS);
@@ -649,7 +649,7 @@ fn long_changes_break_off_when_they_will_be_undone() {
     let before = dump(&mut txn);
 
     // A script that is stopped: nothing is finished, and all of it comes back.
-    stopped_run.store(7, std::sync::atomic::Ordering::Relaxed);
+    stopped_runs.stop(7);
     txn.set_run(7);
     txn.record();
     let (removed, is_copied) = change(&mut txn);
