@@ -154,6 +154,12 @@ uint32_t luar_trace_count(lua_State *L)
   return count;
 }
 
+/* An address that moves whenever machine code is added. */
+void *luar_code_top(lua_State *L)
+{
+  return L2J(L)->mctop;
+}
+
 /* Whether C code is called from a trace just now. */
 int luar_in_trace(lua_State *L)
 {

@@ -121,8 +121,9 @@ unsafe extern "C-unwind" {
     pub fn lua_getstack(L: *mut lua_State, level: c_int, ar: *mut lua_Debug) -> c_int;
     pub fn lua_getinfo(L: *mut lua_State, what: *const c_char, ar: *mut lua_Debug) -> c_int;
 
-    /// Ours (glue.c), as the next three.
+    /// Ours (glue.c), as the next four.
     pub fn luar_trace_count(L: *mut lua_State) -> u32;
+    pub fn luar_code_top(L: *mut lua_State) -> *mut c_void;
     pub fn luar_in_trace(L: *mut lua_State) -> c_int;
     pub fn luar_collect_soon(L: *mut lua_State);
     /// Ours (build.rs): calls from C to Lua fail when the machine's stack has grown down to here.

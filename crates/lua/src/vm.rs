@@ -91,6 +91,8 @@ pub struct Vm {
     interruptible: Interruptible,
     loaded: Loaded,
     options: VmOptions,
+    /// Top of the machine code and count of traces when they were looked at last.
+    traces: (usize, u32),
     /// A run left the instance in doubt (killed, out of memory); the next use makes a new one.
     spent: bool,
     _not_send: PhantomData<*mut ()>,
@@ -107,6 +109,7 @@ impl Vm {
             interruptible: Interruptible::new(),
             loaded: Loaded::default(),
             options,
+            traces: (0, 0),
             spent: false,
             _not_send: PhantomData,
         }
@@ -326,6 +329,19 @@ impl Vm {
         unsafe { luar_trace_count(self.state) }
     }
 
+    /// Pieces of code compiled since this was asked last. Cheap when there are none.
+    pub fn fresh_traces(&mut self) -> u32 {
+        // SAFETY: reads a field of a live state; no Lua code runs now.
+        let top = unsafe { luar_code_top(self.state) }.addr();
+        let (old_top, old_count) = self.traces;
+        if top == old_top {
+            return 0;
+        }
+        let count = self.compiled_traces();
+        self.traces = (top, count);
+        count.saturating_sub(old_count)
+    }
+
     /// Collects all garbage of the Lua heap now.
     pub fn collect_garbage(&mut self) {
         self.prepare();
@@ -355,6 +371,7 @@ impl Vm {
         }
         self.spent = false;
         self.loaded = Loaded::default();
+        self.traces = (0, 0);
         // SAFETY: the old state is not used again; its blocks are given back before the meter
         // goes on counting for the new one.
         unsafe {

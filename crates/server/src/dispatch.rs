@@ -15,6 +15,7 @@ use resp::{Protocol, Reply};
 use smallvec::SmallVec;
 
 use crate::client::{Attempt, Client, ClientInfo, Queued, ReplyMode};
+use crate::config::Config;
 use crate::connection::{Connection, Hold};
 use crate::mailbox::Mail;
 use crate::memory;
@@ -237,17 +238,35 @@ fn finish(
 ) {
     let ns = lp.lap();
     lp.stats.ran(command.id, ns, failed, shift.config.latency_tracking);
-    let limit_us = shift.config.slowlog_log_slower_than_us;
-    if limit_us >= 0
-        && ns / 1000 >= limit_us as u64
+    log_if_slow(lp, shift, client, command, args, ns, now_ms);
+}
+
+/// Whether what took so long goes into the slow log.
+pub fn is_slow(config: &Config, ns: u64) -> bool {
+    let limit_us = config.slowlog_log_slower_than_us;
+    limit_us >= 0 && ns / 1000 >= limit_us as u64 && config.slowlog_max_len > 0
+}
+
+/// Adds a command that has run to the slow log, if it belongs there.
+pub fn log_if_slow(
+    lp: &WorkerLoop,
+    shift: &Shift,
+    client: &Client,
+    command: &Registered,
+    args: &[&[u8]],
+    ns: u64,
+    now_ms: i64,
+) {
+    if is_slow(&shift.config, ns)
         && !command.row.has(flag::SKIP_SLOWLOG)
-        && shift.config.slowlog_max_len > 0
         && is_slow_now(lp, ns / 1000)
     {
+        let about_script = lp.slow_script.take().filter(|_| command.row.has(flag::SCRIPT));
         lp.server.slowlog.add(
             now_ms / 1000,
             ns / 1000,
             args,
+            about_script,
             client.info.address.clone(),
             client.info.name.lock().to_vec(),
             shift.config.slowlog_max_len as usize,

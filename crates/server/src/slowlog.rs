@@ -48,16 +48,20 @@ fn shorten(args: &[&[u8]]) -> Vec<Vec<u8>> {
 }
 
 impl Slowlog {
+    #[allow(clippy::too_many_arguments)]
     pub fn add(
         &self,
         at_seconds: i64,
         duration_us: u64,
         args: &[&[u8]],
+        about_script: Option<String>,
         address: String,
         name: Vec<u8>,
         len_max: usize,
     ) {
-        let args = shorten(args);
+        let mut args = shorten(args);
+        // Where clients that know Redis's six fields show it.
+        args.extend(about_script.map(String::into_bytes));
         let mut log = self.0.lock();
         let id = log.next_id;
         log.next_id += 1;

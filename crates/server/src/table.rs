@@ -25,6 +25,8 @@ pub struct Registered {
     pub run: Option<Run>,
     pub parent: Option<usize>,
     pub subcommands: Vec<usize>,
+    /// Its arguments do not tell how long it may take.
+    pub may_be_long: bool,
     /// How scripts call it, if it is one of the many that need no special care.
     pub in_script: Option<InScript>,
 }
@@ -119,6 +121,7 @@ impl CommandTable {
             run: command.handler.map(run),
             parent,
             subcommands: Vec::new(),
+            may_be_long: script::may_be_long(full_name),
             in_script: command.handler.map(run).and_then(|run| InScript::of(&command.row, run)),
         });
         assert!(

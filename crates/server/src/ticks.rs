@@ -15,6 +15,8 @@ pub struct Ticker {
     is_counter: bool,
     anchor: (Instant, u64),
     ns_per_tick: Cell<f64>,
+    /// Ticks between two readings with nothing between them.
+    cost: u64,
 }
 
 impl Ticker {
@@ -23,7 +25,9 @@ impl Ticker {
             is_counter: is_counter_reliable(),
             anchor: (Instant::now(), 0),
             ns_per_tick: Cell::new(1.0),
+            cost: 0,
         };
+        ticker.cost = (0..32).map(|_| ticker.step()).min().unwrap_or(0);
         ticker.anchor.1 = ticker.now();
         while ticker.is_counter && ticker.anchor.0.elapsed() < FIRST_LOOK {}
         ticker.adjust(Instant::now());
@@ -34,6 +38,17 @@ impl Ticker {
     #[inline]
     pub fn now(&self) -> u64 {
         if self.is_counter { counter() } else { self.anchor.0.elapsed().as_nanos() as u64 }
+    }
+
+    fn step(&self) -> u64 {
+        let from = self.now();
+        self.now().saturating_sub(from)
+    }
+
+    /// Ticks that go by between two readings with nothing between them.
+    #[inline]
+    pub fn cost(&self) -> u64 {
+        self.cost
     }
 
     /// Measures the rate again; `now` is the system's clock at this moment.

@@ -18,6 +18,7 @@ use lua::{Script, Sha};
 use parking_lot::{Mutex, RwLock};
 
 use super::plan::Known;
+use super::{Gone, ScriptStats, Totals};
 
 /// What scripts that came with EVAL may take together; the newest one may be larger.
 const EVALED_BYTES_MAX: u64 = 64 << 20;
@@ -36,8 +37,10 @@ pub enum Brought {
     ByEval,
 }
 
-#[derive(Default)]
 pub struct Cache {
+    workers: usize,
+    /// Totals of the scripts that are gone.
+    gone: Gone,
     kept: RwLock<Kept>,
     evicted: Mutex<VecDeque<Sha>>,
     /// How many were ever evicted, and how many of them before the statistics were reset.
@@ -45,14 +48,15 @@ pub struct Cache {
     evictions_before: AtomicU64,
     used_bytes: AtomicU64,
     generation: AtomicU64,
-    /// Counts new scripts: the clock of least recent use.
+    /// Counts new scripts: the clock of least recent use. It is read twice as fast, so that a use
+    /// has a place between two scripts.
     epoch: AtomicU64,
 }
 
 #[derive(Default)]
 struct Kept {
     by_sha: HashMap<Sha, Arc<Known>>,
-    /// Epoch of last use as it was when looked at, number, sha; the least first. Scripts that
+    /// Last use as it was when looked at, number, sha; the least first. Scripts that
     /// stay may be in it too and are passed over.
     candidates: BinaryHeap<Reverse<(u64, u64, Sha)>>,
     /// Scripts that do not stay, and their bytes.
@@ -84,11 +88,26 @@ impl Kept {
 }
 
 impl Cache {
+    pub fn new(workers: usize) -> Cache {
+        Cache {
+            workers,
+            gone: Gone::default(),
+            kept: RwLock::default(),
+            evicted: Mutex::default(),
+            evictions: AtomicU64::new(0),
+            evictions_before: AtomicU64::new(0),
+            used_bytes: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+        }
+    }
+
     /// Finds a script that is about to be used.
     pub fn get(&self, sha: &Sha) -> Option<Arc<Known>> {
         let kept = self.kept.read();
         let known = kept.by_sha.get(sha)?;
-        known.note_use(self.epoch.load(Ordering::Relaxed));
+        // Later than the newest script came.
+        known.note_use(2 * self.epoch.load(Ordering::Relaxed) + 1);
         Some(known.clone())
     }
 
@@ -103,11 +122,12 @@ impl Cache {
         let sha = *script.sha();
         if !kept.by_sha.contains_key(&sha) {
             let number = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
-            let known = Arc::new(Known::new(script, number));
+            let stats = ScriptStats::new(self.workers, self.gone.clone());
+            let known = Arc::new(Known::new(script, number, stats));
             self.used_bytes.fetch_add(known.bytes(), Ordering::Relaxed);
             kept.evaled += 1;
             kept.evaled_bytes += known.bytes();
-            kept.candidates.push(Reverse((number, number, sha)));
+            kept.candidates.push(Reverse((known.last_use(), number, sha)));
             kept.by_sha.insert(sha, known);
         }
         let known = kept.by_sha[&sha].clone();
@@ -180,6 +200,32 @@ impl Cache {
 
     pub fn reset_stats(&self) {
         self.evictions_before.store(self.evictions(), Ordering::Relaxed);
+        *self.gone.lock() = Totals::default();
+        self.kept.read().by_sha.values().for_each(|known| known.stats.reset());
+    }
+
+    /// All scripts in the order they came in.
+    pub fn list(&self) -> Vec<Arc<Known>> {
+        let mut list: Vec<Arc<Known>> = self.kept.read().by_sha.values().cloned().collect();
+        list.sort_unstable_by_key(|known| known.number);
+        list
+    }
+
+    /// By 40 hexadecimal digits or by its name; of several with one name the newest. It is looked
+    /// at, not used.
+    pub fn look_up(&self, what: &[u8]) -> Option<Arc<Known>> {
+        let kept = self.kept.read();
+        if let Some(known) = super::parse_sha(what).and_then(|sha| kept.by_sha.get(&sha)) {
+            return Some(known.clone());
+        }
+        let is_it =
+            |known: &&Arc<Known>| known.script.name().is_some_and(|name| name.as_bytes() == what);
+        kept.by_sha.values().filter(is_it).max_by_key(|known| known.number).cloned()
+    }
+
+    /// Of the scripts that are gone.
+    pub fn totals_of_gone(&self) -> Totals {
+        self.gone.lock().clone()
     }
 
     /// SCRIPT FLUSH.
@@ -224,7 +270,7 @@ mod tests {
 
     impl Fixture {
         fn new() -> Fixture {
-            Fixture { vm: Vm::new(VmOptions::default()), cache: Cache::default() }
+            Fixture { vm: Vm::new(VmOptions::default()), cache: Cache::new(1) }
         }
 
         fn insert(&mut self, source: &str, brought: Brought, entries_max: u64) {
@@ -261,12 +307,25 @@ mod tests {
         assert!(fixture.used("return 1"));
         fixture.eval("return 4");
         assert_eq!(fixture.which(&SOURCES), ["return 1", "return 3", "return 4"]);
+        assert!(fixture.used("return 1"));
         assert!(fixture.used("return 3"));
-        fixture.eval("return 5");
-        assert_eq!(fixture.which(&SOURCES), ["return 3", "return 4", "return 5"]);
-        assert_eq!(fixture.cache.evicted_scripts(), 2);
+        fixture.insert("return 5", Brought::ByEval, 4);
+        assert_eq!(fixture.which(&SOURCES), ["return 1", "return 3", "return 4", "return 5"]);
+        fixture.eval("return 6");
+        assert_eq!(fixture.which(&SOURCES), ["return 3", "return 5", "return 6"]);
+        assert_eq!(fixture.cache.evicted_scripts(), 3);
         fixture.cache.reset_stats();
-        assert_eq!((fixture.cache.evicted_scripts(), fixture.cache.evictions()), (0, 2));
+        assert_eq!((fixture.cache.evicted_scripts(), fixture.cache.evictions()), (0, 3));
+    }
+
+    #[test]
+    fn a_use_is_later_than_the_newest_script() {
+        let mut fixture = Fixture::new();
+        fixture.insert("return 1", Brought::ByEval, 2);
+        fixture.insert("return 2", Brought::ByEval, 2);
+        assert!(fixture.used("return 1"));
+        fixture.insert("return 3", Brought::ByEval, 2);
+        assert_eq!(fixture.which(&SOURCES), ["return 1", "return 3"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use engine::{Plan, Txn};
 use lua::{Host, LogLevel, Tick};
 use resp::{Answer, Protocol};
 
+use super::Meter;
 use super::watch::RunNumber;
 use crate::client::Client;
 use crate::dispatch;
@@ -30,6 +31,8 @@ pub(super) mod state {
     pub const READ_ONLY: u8 = 1 << 2;
     /// Memory was short when it began, and it has not written yet.
     pub const OUT_OF_MEMORY: u8 = 1 << 3;
+    /// All its calls are timed now.
+    pub const TIMED: u8 = 1 << 4;
 }
 
 /// The states in which a command needs care.
@@ -94,6 +97,7 @@ pub(super) struct ScriptHost<'h, 'e> {
     pub has_counted_error: bool,
     /// It could not have a lock: whatever it still does is for nothing.
     pub restarts: bool,
+    pub meter: Meter,
 }
 
 impl ScriptHost<'_, '_> {
@@ -156,6 +160,11 @@ impl ScriptHost<'_, '_> {
         None
     }
 
+    pub fn has_written(&self) -> bool {
+        !self.is(state::UNWRITTEN)
+    }
+
+    #[inline]
     fn is(&self, state: u8) -> bool {
         self.state & state != 0
     }
@@ -239,6 +248,52 @@ impl ScriptHost<'_, '_> {
         self.txn.select(self.client.db);
     }
 
+    #[inline(always)]
+    fn call_now(
+        &mut self,
+        command: &'static Registered,
+        args: &[&[u8]],
+        protocol: Protocol,
+        answer: &mut Answer,
+    ) {
+        if let Some(plain) = &command.in_script
+            && (plain.args_min..=plain.args_max).contains(&args.len())
+            && self.state & plain.minds == 0
+            && self.lp.server.monitor_count.load(Ordering::Relaxed) == 0
+            && self.txn.expect_key(args[1])
+        {
+            let mut call = Call::new(self.txn, answer.reply(protocol), Blocking::Never);
+            call.bulk_bytes_max = self.shift.config.proto_max_bulk_len as usize;
+            let result = (plain.handler)(&mut call, args);
+            self.txn.forget_key();
+            if let Err(error) = result {
+                self.lp.server.count_error(error.code());
+                answer.reply(protocol).error(&error.0);
+            }
+            self.ran(command, protocol, answer);
+            return;
+        }
+        self.txn.forget_key();
+        self.call_with_care(command, args, protocol, answer);
+    }
+
+    #[inline(never)]
+    fn call_timed(
+        &mut self,
+        command: &'static Registered,
+        args: &[&[u8]],
+        protocol: Protocol,
+        answer: &mut Answer,
+    ) {
+        let started = self.lp.ticks();
+        self.call_now(command, args, protocol, answer);
+        let ns = self.lp.ns_since(started);
+        self.meter.note(&self.lp.server.engine, self.client.db, command, args, ns);
+        if !self.meter.times_all() {
+            self.state &= !state::TIMED;
+        }
+    }
+
     /// A command has run and answered.
     #[inline]
     fn ran(&mut self, command: &Registered, protocol: Protocol, answer: &mut Answer) {
@@ -263,25 +318,10 @@ impl Host for ScriptHost<'_, '_> {
     #[inline]
     fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, answer: &mut Answer) {
         let command = &table().all[command as usize];
-        if let Some(plain) = &command.in_script
-            && (plain.args_min..=plain.args_max).contains(&args.len())
-            && self.state & plain.minds == 0
-            && self.lp.server.monitor_count.load(Ordering::Relaxed) == 0
-            && self.txn.expect_key(args[1])
-        {
-            let mut call = Call::new(self.txn, answer.reply(protocol), Blocking::Never);
-            call.bulk_bytes_max = self.shift.config.proto_max_bulk_len as usize;
-            let result = (plain.handler)(&mut call, args);
-            self.txn.forget_key();
-            if let Err(error) = result {
-                self.lp.server.count_error(error.code());
-                answer.reply(protocol).error(&error.0);
-            }
-            self.ran(command, protocol, answer);
-            return;
+        match command.may_be_long || self.is(state::TIMED) {
+            true => self.call_timed(command, args, protocol, answer),
+            false => self.call_now(command, args, protocol, answer),
         }
-        self.txn.forget_key();
-        self.call_with_care(command, args, protocol, answer);
     }
 
     fn log(&mut self, level: LogLevel, message: &[u8]) {
@@ -330,6 +370,8 @@ impl Host for ScriptHost<'_, '_> {
         if !is_exclusive || watch.is_busy() {
             lp.serve_others(!is_exclusive);
         }
+        self.meter.tick();
+        self.state |= state::TIMED;
         match self.look_at_end() {
             Some(_) => Tick::Kill,
             None => Tick::Continue,

@@ -1,11 +1,14 @@
 //! Scripts in the server: each worker's VM, and one run of a script inside a transaction.
 //!
 //! `plan.rs` chooses the locks a script begins with, `cache.rs` keeps what is shared, `host.rs` is
-//! what a script sees of the server, `watch.rs` ends scripts that run too long.
+//! what a script sees of the server, `watch.rs` ends scripts that run too long. `meter.rs` measures
+//! one run, `stats.rs` adds them up.
 
 mod cache;
 mod host;
+mod meter;
 mod plan;
+mod stats;
 mod watch;
 
 use std::sync::Arc;
@@ -19,7 +22,11 @@ use resp::Reply;
 pub use cache::{Brought, Cache};
 pub use host::minds;
 use host::{End, ScriptHost, state};
+use meter::Meter;
+pub use meter::may_be_long;
 pub use plan::{Known, Runs, parse_sha, plan};
+use stats::Finished;
+pub use stats::{Gone, ScriptStats, Totals};
 pub use watch::{KillError, NEST_LEASH, Obstacle, Watch, watch};
 
 use crate::client::Client;
@@ -39,7 +46,7 @@ pub struct Scripts {
 impl Scripts {
     pub fn new(workers: usize) -> Scripts {
         Scripts {
-            cache: Cache::default(),
+            cache: Cache::new(workers),
             watch: Watch::new(workers),
             runs: (0..workers).map(|_| Runs::default()).collect(),
         }
@@ -55,6 +62,11 @@ impl Scripts {
             runs.unleashed.reset();
         }
         self.cache.reset_stats();
+    }
+
+    /// Bytes of the Lua heap of each worker.
+    pub fn vm_bytes_of_workers(&self) -> Vec<u64> {
+        self.watch.used_bytes_of_workers()
     }
 
     /// Bytes of all Lua heaps.
@@ -195,6 +207,11 @@ pub fn run<'e>(
     if out_of_memory && !flags.allow_oom {
         state |= state::OUT_OF_MEMORY;
     }
+    let tally = known.stats.of(lp.id);
+    let meter = Meter::new(tally.samples_next_run());
+    if meter.times_all() {
+        state |= state::TIMED;
+    }
     let mut host = ScriptHost {
         lp,
         shift,
@@ -212,6 +229,7 @@ pub fn run<'e>(
         calls: 0,
         has_counted_error: false,
         restarts: false,
+        meter,
     };
     let mut worker_vm = lp.vms[level].borrow_mut();
     let vm = worker_vm.vm(lp, shift, level);
@@ -222,7 +240,9 @@ pub fn run<'e>(
         None if host.restarts => Ended::Restarts,
         _ => Ended::Answered,
     };
-    let written_from = host.written_from;
+    let (written_from, has_written, end) = (host.written_from, host.has_written(), host.end);
+    let mut meter = std::mem::take(&mut host.meter);
+    meter.commands = host.calls;
     if let (Outcome::Ok, Some(end)) = (outcome, host.end) {
         // It has caught the error and returned before the interrupt came.
         outcome = Outcome::Killed;
@@ -235,7 +255,7 @@ pub fn run<'e>(
         let line = String::from_utf8_lossy(&out[1..]);
         lp.server.count_error(line.split([' ', '\r']).next().unwrap_or("ERR"));
     }
-    let used_bytes = vm.used_bytes();
+    let (used_bytes, traces) = (vm.used_bytes(), vm.fresh_traces());
     drop(worker_vm);
     client.db = db;
     client.protocol = protocol;
@@ -267,5 +287,27 @@ pub fn run<'e>(
     }
     let is_nested = level > 0;
     lp.server.scripts.runs[lp.id].note(known, txn.is_exclusive(), is_nested, ended, lp.now_ms());
+    if ended != Ended::Answered {
+        tally.note_restart();
+        return ended;
+    }
+    let bytes = |list: &[&[u8]]| list.iter().map(|item| item.len()).sum::<usize>();
+    let finished = Finished {
+        ns: lp.elapsed_ns(),
+        at_ms: lp.now_ms(),
+        is_error: out.first() == Some(&b'-'),
+        is_rolled_back: undoes_itself && outcome != Outcome::Ok && has_written,
+        is_killed: end == Some(End::Killed),
+        is_late: matches!(end, Some(End::Deadline(_))),
+        is_exclusive: txn.is_exclusive(),
+        bytes_in: bytes(keys) + bytes(args),
+        bytes_out: out.len(),
+        traces,
+    };
+    tally.note(&finished, &meter);
+    if dispatch::is_slow(config, finished.ns) {
+        let name = script.name().unwrap_or(script.sha_hex());
+        lp.slow_script.replace(Some(meter.describe(name)));
+    }
     ended
 }

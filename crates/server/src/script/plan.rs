@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use engine::{Counter, Plan};
 use lua::{Script, Sha};
 
-use super::{Ended, Obstacle};
+use super::{Ended, Obstacle, ScriptStats};
 use crate::config::ScriptAtomicity;
 use crate::dispatch;
 use crate::table::Registered;
@@ -27,11 +27,14 @@ const NEST_PAUSE_MS: i64 = 1000;
 /// A script the server knows, with what it has learned about it.
 pub struct Known {
     pub script: Script,
+    pub stats: ScriptStats,
+    /// It came as number so many.
+    pub number: u64,
     /// Restarts lately.
     streak: AtomicU32,
     /// So many further runs begin exclusive.
     penalty: AtomicU32,
-    /// Number of the newest script when it was last used.
+    /// Twice the number of the newest script when it was last used, and one more; or twice its own.
     last_use: AtomicU64,
     /// SCRIPT LOAD has asked for it: it is not evicted.
     stays: AtomicBool,
@@ -40,12 +43,14 @@ pub struct Known {
 }
 
 impl Known {
-    pub fn new(script: Script, number: u64) -> Known {
+    pub fn new(script: Script, number: u64, stats: ScriptStats) -> Known {
         Known {
             script,
+            stats,
+            number,
             streak: AtomicU32::new(0),
             penalty: AtomicU32::new(0),
-            last_use: AtomicU64::new(number),
+            last_use: AtomicU64::new(2 * number),
             stays: AtomicBool::new(false),
             nests_from_ms: AtomicI64::new(0),
         }
@@ -53,7 +58,8 @@ impl Known {
 
     /// What it takes in the cache.
     pub fn bytes(&self) -> u64 {
-        (self.script.used_bytes() + size_of::<Known>() - size_of::<Script>()) as u64
+        let own = self.script.used_bytes() + size_of::<Known>() - size_of::<Script>();
+        (own + self.stats.bytes()) as u64
     }
 
     pub fn stays(&self) -> bool {
@@ -208,7 +214,8 @@ mod tests {
 
     fn known() -> Known {
         let mut vm = lua::Vm::new(lua::VmOptions::default());
-        Known::new(vm.compile(b"return 1").unwrap(), 1)
+        let stats = ScriptStats::new(1, crate::script::Gone::default());
+        Known::new(vm.compile(b"return 1").unwrap(), 1, stats)
     }
 
     /// Runs until the script begins beside others again; answers how many did not.

@@ -227,8 +227,15 @@ impl Watch {
 
     /// Bytes of all Lua heaps.
     pub fn used_bytes(&self) -> u64 {
-        let heaps = self.workers.iter().flat_map(|worker| &worker.used_bytes);
-        heaps.map(|bytes| bytes.load(Ordering::Relaxed)).sum()
+        self.used_bytes_of_workers().iter().sum()
+    }
+
+    /// The same, worker by worker.
+    pub fn used_bytes_of_workers(&self) -> Vec<u64> {
+        let heaps = |worker: &Watched| {
+            worker.used_bytes.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum()
+        };
+        self.workers.iter().map(heaps).collect()
     }
 
     /// Whether a script runs for longer than others should have to wait.

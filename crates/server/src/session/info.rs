@@ -15,6 +15,7 @@ use engine::DbSize;
 use crate::pubsub::Kind;
 use crate::request::{Request, SessionHandler, row};
 use crate::server::{Server, unix_ms};
+use crate::session::script_report;
 use crate::stats::{CommandTotals, command_totals};
 use crate::table::table;
 use crate::{LUAR_VERSION, REDIS_VERSION, memory};
@@ -370,6 +371,7 @@ fn scripts(out: &mut String, request: &mut Request<'_, '_>) {
         "script_nested_runs": sum(|runs| runs.nested.value()),
         "script_nested_runs_undone": sum(|runs| runs.unleashed.value()),
     );
+    script_report::write_info(out, request.server());
 }
 
 fn replication(out: &mut String, request: &mut Request<'_, '_>) {

@@ -12,6 +12,7 @@ pub mod info;
 pub mod monitor;
 pub mod observe;
 pub mod pubsub;
+mod script_report;
 pub mod scripting;
 pub mod transactions;
 

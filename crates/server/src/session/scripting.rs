@@ -13,7 +13,7 @@ use command::{Command, Error, Group, Result};
 
 use crate::request::{Request, SessionHandler, row};
 use crate::script::{self, Brought, Ended, KillError, Known, parse_sha};
-use crate::session::{dry_run, monitor};
+use crate::session::{dry_run, monitor, script_report};
 
 const GROUP: Group = Group::Scripting;
 const EVAL: u32 =
@@ -100,6 +100,26 @@ pub const TABLE: &[Command<SessionHandler>] = &[
                 .complexity(COST)
                 .summary("Runs a script, says what it would change, and undoes it.")
                 .syntax("script numkeys [key [key ...]] [arg [arg ...]]"),
+            row(GROUP, "list", -2, script_report::list)
+                .flags(NOSCRIPT | STALE | ALLOW_BUSY)
+                .since("7.2.4")
+                .complexity("O(N*log(N)) in the scripts kept")
+                .tips(&["nondeterministic_output"])
+                .summary("Lists the scripts the server knows.")
+                .syntax("[cursor] [COUNT count]"),
+            row(GROUP, "show", 3, script_report::show)
+                .flags(NOSCRIPT)
+                .since("8.0.0")
+                .complexity("O(1) by sha, O(N) in the scripts kept by name")
+                .summary("Shows the source of a script.")
+                .syntax("script:(sha1 | name)"),
+            row(GROUP, "stats", -2, script_report::stats)
+                .flags(NOSCRIPT | STALE | ALLOW_BUSY)
+                .since("7.2.4")
+                .complexity("O(1) for a script by its sha, O(N*log(N)) in the scripts kept for all")
+                .tips(&["nondeterministic_output"])
+                .summary("Tells how often scripts ran, for how long and with what outcome.")
+                .syntax("[script:(sha1 | name)] [RESET]"),
             row(GROUP, "help", 2, help)
                 .flags(command::row::flag::LOADING | STALE)
                 .since("5.0.0")
@@ -260,8 +280,14 @@ fn help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
             "KILL",
             "    End the script that runs for longest; what it did is undone. In isolation mode it is",
             "    refused if the script has written.",
+            "LIST [<cursor>] [COUNT <count>]",
+            "    The scripts that are kept, in the order they came in.",
             "LOAD <script>",
             "    Keep a script without running it.",
+            "SHOW <sha1>|<name>",
+            "    The source of a script.",
+            "STATS [<sha1>|<name>] [RESET]",
+            "    What is counted of a script, or of all; or begin to count anew.",
         ],
     );
     Ok(())
