@@ -1,4 +1,4 @@
-//! What outlives the process: Redis's RDB format.
+//! What outlives the process: Redis's RDB format and append-only files.
 //!
 //! Everything here turns values of the engine into bytes and back. Bytes come from any
 //! [`std::io::Read`] and go to any [`std::io::Write`]; what is the time and where files are is for
@@ -11,4 +11,5 @@
 
 #![forbid(unsafe_code)]
 
+pub mod aof;
 pub mod rdb;

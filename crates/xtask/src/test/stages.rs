@@ -113,6 +113,9 @@ pub fn oracle(wish: &Wish) -> Result<Tally, String> {
     // The change log of random commands, loaded by a Redis.
     let propagate = ["test", "--quiet", "-p", "command", "--test", "propagate", "--", "--ignored"];
     tally.add(rust_tests(&propagate)?);
+    // Its append-only files are read here, and ours there.
+    let aof = ["test", "--quiet", "-p", "persist", "--test", "aof_redis", "--", "--ignored"];
+    tally.add(rust_tests(&aof)?);
     tally.add(talk_files(wish, Path::new("redis-server"), &[], Replay::Plain)?);
     Ok(tally)
 }

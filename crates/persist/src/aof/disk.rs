@@ -1,0 +1,87 @@
+//! What append-only files need of a file system: one folder.
+//!
+//! Tests put a disk in its place that forgets what was not synced.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+/// A file that only grows. What is written is safe once `sync` has succeeded; after it has failed
+/// nothing is known of what was written since the last time.
+pub trait Append: Write + Send {
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A folder. Names that were made, changed or removed are safe once `sync_names` has succeeded.
+pub trait Disk {
+    type File: Append;
+
+    fn names(&self) -> io::Result<Vec<String>>;
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read + '_>>;
+    /// A new file, empty whatever was there.
+    fn create(&self, name: &str) -> io::Result<Self::File>;
+    /// A file that is gone on with behind so many bytes; what stands there is cut off for good.
+    fn extend(&self, name: &str, keep_bytes: u64) -> io::Result<Self::File>;
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    fn remove(&self, name: &str) -> io::Result<()>;
+    fn sync_names(&self) -> io::Result<()>;
+}
+
+/// A folder of the operating system.
+pub struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Makes the folder if it is not there.
+    pub fn open(path: PathBuf) -> io::Result<Folder> {
+        fs::create_dir_all(&path)?;
+        Ok(Folder { path })
+    }
+}
+
+impl Append for fs::File {
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+impl Disk for Folder {
+    type File = fs::File;
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        let names = fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name()));
+        let names = names.collect::<io::Result<Vec<_>>>()?;
+        // None of ours has a name that is no text.
+        Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(fs::File::open(self.path.join(name))?))
+    }
+
+    fn create(&self, name: &str) -> io::Result<fs::File> {
+        fs::File::create(self.path.join(name))
+    }
+
+    fn extend(&self, name: &str, keep_bytes: u64) -> io::Result<fs::File> {
+        let file = OpenOptions::new().append(true).open(self.path.join(name))?;
+        if file.metadata()?.len() > keep_bytes {
+            file.set_len(keep_bytes)?;
+            file.sync_all()?;
+        }
+        Ok(file)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        fs::File::open(&self.path)?.sync_all()
+    }
+}

@@ -1,0 +1,23 @@
+//! Append-only files, in Redis's multi-part format.
+//!
+//! A directory holds a base file (a snapshot, as RDB or as commands), incremental files with what
+//! came after it, and a manifest that says which of them count. Incremental files hold commands as
+//! clients send them. A transaction of more than one command stands between MULTI and EXEC: a
+//! *block*, of which after a crash either all counts or nothing. The formats byte by byte:
+//! `docs/formats/aof.md`.
+//!
+//! [`Writer`] makes blocks of commands and [`Reader`] finds them again, over any bytes;
+//! [`Manifest`] is the manifest's text; [`Directory`] keeps the files in order through crashes, over
+//! a [`Disk`]. Who renders commands, runs them, and decides when to sync is for the caller to know.
+
+mod directory;
+mod disk;
+mod manifest;
+mod reader;
+mod writer;
+
+pub use directory::{Directory, OpenError, Rewrite};
+pub use disk::{Append, Disk, Folder};
+pub use manifest::{File, Kind, Manifest, ManifestError};
+pub use reader::{Block, Error, Next, Reader, Torn};
+pub use writer::Writer;

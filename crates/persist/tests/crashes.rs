@@ -1,0 +1,352 @@
+//! The append-only files of a server that crashes at random moments, on a disk that forgets what
+//! was not synced.
+//!
+//! Blocks are numbered; a block is whole or not there, those that were acknowledged are there, and
+//! none is there without all before it. `CRASH_SEED` repeats a run, `CRASH_COUNT` sets its length.
+
+use std::collections::BTreeMap;
+use std::io::{self, Cursor, Read, Write};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use fastrand::Rng;
+use persist::aof::{Append, Block, Directory, Disk, Next, Reader, Rewrite, Writer};
+
+const NAME: &str = "appendonly.aof";
+
+#[derive(Clone, Default)]
+struct Node {
+    data: Vec<u8>,
+    synced_bytes: usize,
+}
+
+enum NameChange {
+    Put(String, usize),
+    Rename(String, String, usize),
+    Remove(String),
+}
+
+#[derive(Default)]
+struct State {
+    nodes: Vec<Node>,
+    names: BTreeMap<String, usize>,
+    /// As of the last `sync_names`.
+    synced_names: BTreeMap<String, usize>,
+    /// Since then.
+    changes: Vec<NameChange>,
+    /// Operations until the crash.
+    left: usize,
+}
+
+impl State {
+    fn node(&self, name: &str) -> io::Result<usize> {
+        self.names.get(name).copied().ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn change(&mut self, change: NameChange) {
+        apply(&mut self.names, &change);
+        self.changes.push(change);
+    }
+
+    /// The machine lost power: some of what was not synced is there. Names may have changed in
+    /// another order than they were changed in.
+    fn crash(&mut self, rng: &mut Rng) {
+        let all = rng.bool();
+        for change in std::mem::take(&mut self.changes) {
+            if all || rng.bool() {
+                apply(&mut self.synced_names, &change);
+            }
+        }
+        self.names = self.synced_names.clone();
+        for node in &mut self.nodes {
+            let len = node.data.len();
+            let kept = rng.usize(node.synced_bytes..=len);
+            node.data.truncate(kept);
+            if rng.bool() {
+                // There was room for the rest already.
+                node.data.resize(rng.usize(kept..=len), 0);
+            }
+            node.synced_bytes = node.data.len();
+        }
+    }
+}
+
+fn apply(names: &mut BTreeMap<String, usize>, change: &NameChange) {
+    match change {
+        NameChange::Put(name, node) => {
+            names.insert(name.clone(), *node);
+        }
+        NameChange::Rename(from, to, node) => {
+            names.remove(from);
+            names.insert(to.clone(), *node);
+        }
+        NameChange::Remove(name) => {
+            names.remove(name);
+        }
+    }
+}
+
+/// The disk, and whoever holds it.
+#[derive(Clone, Default)]
+struct Forgetful(Arc<Mutex<State>>);
+
+struct Handle {
+    disk: Forgetful,
+    node: usize,
+}
+
+impl Forgetful {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("nobody panics with it")
+    }
+
+    /// The state, for one more operation.
+    fn step(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        state.left = state.left.checked_sub(1).ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(state)
+    }
+}
+
+impl Write for Handle {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.disk.step()?.nodes[self.node].data.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Append for Handle {
+    fn sync(&mut self) -> io::Result<()> {
+        let node = &mut self.disk.step()?.nodes[self.node];
+        node.synced_bytes = node.data.len();
+        Ok(())
+    }
+}
+
+impl Disk for Forgetful {
+    type File = Handle;
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        Ok(self.state().names.keys().cloned().collect())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read + '_>> {
+        let state = self.state();
+        let node = state.node(name)?;
+        Ok(Box::new(Cursor::new(state.nodes[node].data.clone())))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Handle> {
+        let mut state = self.step()?;
+        state.nodes.push(Node::default());
+        let node = state.nodes.len() - 1;
+        state.change(NameChange::Put(name.to_owned(), node));
+        Ok(Handle { disk: self.clone(), node })
+    }
+
+    fn extend(&self, name: &str, keep_bytes: u64) -> io::Result<Handle> {
+        let mut state = self.step()?;
+        let node = state.node(name)?;
+        let Node { data, synced_bytes } = &mut state.nodes[node];
+        if data.len() as u64 > keep_bytes {
+            data.truncate(keep_bytes as usize);
+            *synced_bytes = data.len();
+        }
+        drop(state);
+        Ok(Handle { disk: self.clone(), node })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.step()?;
+        let node = state.node(from)?;
+        state.change(NameChange::Rename(from.to_owned(), to.to_owned(), node));
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.step()?;
+        state.node(name)?;
+        state.change(NameChange::Remove(name.to_owned()));
+        Ok(())
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        let mut state = self.step()?;
+        state.changes.clear();
+        state.synced_names = state.names.clone();
+        Ok(())
+    }
+}
+
+/// The block of this number: one command, or a few that belong together.
+fn block(number: u64) -> (Vec<u8>, usize) {
+    let count = number as usize % 4 + 1;
+    let mut out = Vec::new();
+    for part in 0..count {
+        let padding = "x".repeat((number as usize * 7 + part) % 40);
+        let args = ["ADD".to_owned(), number.to_string(), part.to_string(), padding];
+        resp::write_request(&mut out, &args);
+    }
+    (out, count)
+}
+
+/// The number of a block, which must be whole.
+fn number_of(block: &Block<'_>) -> u64 {
+    let commands: Vec<Vec<&[u8]>> = block.commands().collect();
+    let number = std::str::from_utf8(commands[0][1]).expect("digits").parse().expect("a number");
+    let (_, count) = self::block(number);
+    assert_eq!(commands.len(), count, "block {number} is torn");
+    for (part, command) in commands.iter().enumerate() {
+        assert_eq!(command[1], number.to_string().as_bytes());
+        assert_eq!(command[2], part.to_string().as_bytes());
+    }
+    number
+}
+
+/// Loads what is there: the last number of all blocks, which must be without a gap.
+fn load(directory: &Directory<Forgetful>) -> (u64, Option<persist::aof::Torn>) {
+    let mut last = 0;
+    if let Some(base) = directory.base().expect("it can be read") {
+        let mut reader = Reader::new(base, 0);
+        loop {
+            match reader.next_block().expect("the base is not damaged") {
+                Next::Block(block) => {
+                    let number = number_of(&block);
+                    assert_eq!(number, last + 1, "the base");
+                    last = number;
+                }
+                Next::End(torn) => {
+                    assert_eq!(torn, None, "the base is whole");
+                    break;
+                }
+            }
+        }
+    }
+    let torn = directory.replay(|block| {
+        let number = number_of(&block);
+        assert_eq!(number, last + 1);
+        last = number;
+    });
+    (last, torn.expect("no file is damaged, and none torn but the last"))
+}
+
+/// A server: blocks up to these numbers.
+#[derive(Default)]
+struct Numbers {
+    written: u64,
+    acknowledged: u64,
+}
+
+/// Works until the disk fails.
+fn work(disk: &Forgetful, rng: &mut Rng, numbers: &mut Numbers) -> io::Result<()> {
+    let mut directory = Directory::open(disk.clone(), NAME).expect("the files are in order");
+    let (last, torn) = load(&directory);
+    assert!(last >= numbers.acknowledged, "{} was acknowledged", numbers.acknowledged);
+    assert!(last <= numbers.written, "{} was never written", last);
+    numbers.written = last;
+    directory.clean_up()?;
+    let mut current = directory.go_on(torn)?;
+    // What is there is not safe before it is synced again.
+    current.sync()?;
+    numbers.acknowledged = last;
+    let mut writer = Writer::new(rng.bool());
+    let mut rewrite: Option<(Rewrite<Handle>, u64, u64)> = None;
+    loop {
+        match rng.u8(..12) {
+            0..6 => {
+                let (commands, count) = block(numbers.written + 1);
+                let mut out = Vec::new();
+                writer.block(&commands, count, rng.i64(..3), &mut out);
+                numbers.written += 1;
+                // In pieces, as a full pipe would take them.
+                let middle = rng.usize(..=out.len());
+                current.write_all(&out[..middle])?;
+                current.write_all(&out[middle..])?;
+            }
+            6..8 => {
+                current.sync()?;
+                numbers.acknowledged = numbers.written;
+            }
+            8..11 => match &mut rewrite {
+                None => {
+                    let begun = directory.begin_rewrite(&mut current)?;
+                    numbers.acknowledged = numbers.written;
+                    rewrite = Some((begun, numbers.written, 0));
+                }
+                Some((running, wanted, done)) if *done < *wanted => {
+                    for _ in 0..rng.u64(1..20).min(*wanted - *done) {
+                        *done += 1;
+                        let (commands, count) = block(*done);
+                        let mut out = Vec::new();
+                        Writer::new(false).block(&commands, count, 0, &mut out);
+                        running.base.write_all(&out)?;
+                    }
+                }
+                Some(_) => {
+                    let (running, ..) = rewrite.take().expect("it runs");
+                    directory.finish_rewrite(running, false)?;
+                }
+            },
+            _ => {
+                if rng.u8(..4) == 0
+                    && let Some((running, ..)) = rewrite.take()
+                {
+                    directory.abandon_rewrite(running)?;
+                }
+            }
+        }
+    }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+#[test]
+fn what_was_acknowledged_survives() {
+    let seed = number("CRASH_SEED", fastrand::u64(..));
+    let count = number("CRASH_COUNT", 3000);
+    println!("CRASH_SEED={seed} CRASH_COUNT={count}");
+    let mut rng = Rng::with_seed(seed);
+    let (mut disk, mut numbers) = (Forgetful::default(), Numbers::default());
+    let (mut rewritten, mut most) = (0, 0);
+    for _ in 0..count {
+        disk.state().left = rng.usize(..80);
+        let error = work(&disk, &mut rng, &mut numbers).expect_err("it works until it cannot");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{error}");
+        disk.state().crash(&mut rng);
+        most = most.max(numbers.acknowledged);
+        if rng.u8(..30) == 0 {
+            rewritten += u64::from(disk.state().names.keys().any(|name| name.contains(".base.")));
+            (disk, numbers) = (Forgetful::default(), Numbers::default());
+        }
+    }
+    assert!(count < 1000 || (rewritten > 10 && most > 50), "{rewritten} rewritten, {most} at most");
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let mut rng = Rng::with_seed(number("CRASH_SEED", fastrand::u64(..)));
+    let (disk, mut numbers) = (Forgetful::default(), Numbers::default());
+    for _ in 0..50 {
+        disk.state().left = rng.usize(..200);
+        work(&disk, &mut rng, &mut numbers).expect_err("it works until it cannot");
+        disk.state().crash(&mut rng);
+    }
+    disk.state().left = usize::MAX;
+    let mut directory = Directory::open(disk.clone(), NAME).expect("the files are in order");
+    directory.clean_up().expect("the disk works");
+    let mut wanted: Vec<String> =
+        directory.manifest().files().map(|file| file.name.clone()).collect();
+    wanted.push(format!("{NAME}.manifest"));
+    wanted.sort();
+    // Files that no manifest ever named may be left, to be written over by the next of their name.
+    let names = disk.names().expect("they can be read");
+    let extra: Vec<&String> = names.iter().filter(|name| !wanted.contains(name)).collect();
+    assert!(wanted.iter().all(|name| names.contains(name)));
+    assert!(extra.len() <= 2, "{extra:?}");
+    assert!(extra.iter().all(|name| !name.starts_with("temp-")), "{extra:?}");
+}
