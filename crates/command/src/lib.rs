@@ -6,6 +6,7 @@
 //! `tests/talk`; everything else reads the row.
 
 pub mod call;
+mod dump;
 pub mod error;
 pub mod expire;
 pub mod generic;
@@ -46,6 +47,7 @@ pub const FAMILIES: &[&[Command<Handler>]] = &[
     string_range::TABLE,
     string_lcs::TABLE,
     generic::TABLE,
+    dump::TABLE,
     expire::TABLE,
     keyspace::TABLE,
     object::TABLE,

@@ -50,6 +50,11 @@ pub fn set_idle_seconds(entry: &Entry, seconds: u32, now_ms: i64) {
     entry.set_access(lru_clock(now_ms).wrapping_sub(seconds) & LRU_MASK);
 }
 
+/// Sets the logarithmic use counter, as if the last use was now (RESTORE FREQ).
+pub fn set_lfu_count(entry: &Entry, counter: u8, now_ms: i64) {
+    entry.set_access((lfu_minutes(now_ms) << 8) | u32::from(counter));
+}
+
 /// The logarithmic use counter after decay, 0 to 255.
 pub fn lfu_count(entry: &Entry, worker: &Worker, now_ms: i64) -> u32 {
     let last = entry.access() >> 8;

@@ -1,5 +1,7 @@
 //! Values in a plain form that can be compared, and random ones in every encoding.
 
+#![allow(dead_code, reason = "not every test file makes values")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use data::{Hash, Limits, List, Set, Zset};
@@ -36,7 +38,6 @@ pub fn entry(value: Value) -> Entry {
     Entry::value(b"", value, None)
 }
 
-#[allow(dead_code, reason = "not every test file makes values")]
 pub fn build(plain: &Plain, limits: &Limits) -> Value {
     match plain {
         Plain::Text(bytes) => match data::number::parse_i64(bytes) {
