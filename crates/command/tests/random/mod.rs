@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use command::syntax::{Argument, Kind, parse};
 use command::{Blocking, Call, Command, FAMILIES, Group, Handler, flag};
-use data::{Encoding, Limits};
+use data::{Encoding, Hash, Limits, List, Set, Zset};
 use engine::{Entry, Str, Txn, ValueRef};
 use fastrand::Rng;
 use resp::{Protocol, Reply};
@@ -139,6 +139,7 @@ impl Draw<'_> {
                 Kind::Integer => self.rng.i64(-10..10),
                 Kind::Double => return self.pick(&["1", "-0.5", "2.25", "1e10", "-3", "inf"]),
                 _ if argument.name == "value" => return self.text(),
+                _ if argument.name == "serialized-value" => return self.payload(),
                 _ => return self.member(),
             },
         };
@@ -169,6 +170,29 @@ impl Draw<'_> {
             4..7 => format!("member:{}", self.rng.u8(..30)).into_bytes(),
             _ => vec![b'm'; self.rng.usize(..80)],
         }
+    }
+
+    /// What DUMP would answer for a value of any type.
+    fn payload(&mut self) -> Vec<u8> {
+        let limits = small_limits();
+        let members: Vec<Vec<u8>> = (0..self.rng.usize(1..14)).map(|_| self.member()).collect();
+        let (mut list, mut set) = (List::new(), Set::new());
+        let (mut hash, mut zset) = (Hash::new(), Zset::new());
+        for (number, member) in members.iter().enumerate() {
+            list.push_back(member, &limits);
+            set.add(member, &limits);
+            hash.set(member, b"value", &limits);
+            zset.insert(member, number as f64, &limits);
+        }
+        let text = Entry::string(b"", &self.text(), None);
+        let value = match self.rng.u8(..5) {
+            0 => text.get(),
+            1 => ValueRef::List(&list),
+            2 => ValueRef::Set(&set),
+            3 => ValueRef::Hash(&hash),
+            _ => ValueRef::Zset(&zset),
+        };
+        persist::rdb::dump(value, persist::rdb::Version::V11)
     }
 
     fn text(&mut self) -> Vec<u8> {
