@@ -192,6 +192,26 @@ def test_server_questions(client, prefix):
     client.delete(prefix)
 
 
+def test_slow_scripts(client, prefix):
+    source = "-- @name named\nreturn redis.call('SET', KEYS[1], ARGV[1])"
+    assert client.config_set("slowlog-log-slower-than", 0)
+    try:
+        assert client.eval(source, 1, prefix, "value")
+    finally:
+        client.config_set("slowlog-log-slower-than", 10000)
+    texts = []
+    for entry in client.slowlog_get(100):
+        command = entry["command"]
+        text = command.decode() if isinstance(command, bytes) else command
+        if text.startswith("EVAL ") and prefix in text:
+            assert entry["duration"] >= 0 and entry["client_address"]
+            texts.append(text)
+    assert len(texts) == 1
+    if "luar_version" in client.info():
+        assert "... (script named: 1 command; slowest " in texts[0]
+    client.delete(prefix)
+
+
 def test_databases(protocol, prefix):
     with (
         redis.Redis.from_url(SERVER_URL, db=8, protocol=protocol) as eight,

@@ -158,7 +158,8 @@ impl Meter {
 
     /// For the slow log.
     pub fn describe(&self, script: &str) -> String {
-        let mut text = format!("... (script {script}: {} commands", self.commands);
+        let plural = if self.commands == 1 { "" } else { "s" };
+        let mut text = format!("... (script {script}: {} command{plural}", self.commands);
         if let Some(slowest) = &self.slowest {
             let name = table().all[slowest.command].full_name;
             let what = if slowest.text.is_empty() { name } else { &slowest.text };

@@ -286,7 +286,8 @@ pub fn run<'e>(
         Ended::Postponed => client.attempt.began = None,
     }
     let is_nested = level > 0;
-    lp.server.scripts.runs[lp.id].note(known, txn.is_exclusive(), is_nested, ended, lp.now_ms());
+    let now_ms = lp.now_ms();
+    lp.server.scripts.runs[lp.id].note(known, txn.is_exclusive(), is_nested, ended, now_ms);
     if ended != Ended::Answered {
         tally.note_restart();
         return ended;
@@ -294,7 +295,7 @@ pub fn run<'e>(
     let bytes = |list: &[&[u8]]| list.iter().map(|item| item.len()).sum::<usize>();
     let finished = Finished {
         ns: lp.elapsed_ns(),
-        at_ms: lp.now_ms(),
+        at_ms: now_ms,
         is_error: out.first() == Some(&b'-'),
         is_rolled_back: undoes_itself && outcome != Outcome::Ok && has_written,
         is_killed: end == Some(End::Killed),

@@ -1,7 +1,11 @@
-//! An application that writes values into its scripts: every source is a new one.
+//! What the server keeps of scripts: those of an application that writes values into them, where
+//! every source is a new one, and the statistics of those that come again and again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::parallel::info;
 use super::{Arena, Random, Verdict, call, connect, expect, in_threads};
+use crate::client::Client;
 use crate::value::Value;
 
 const ENTRIES_MAX: usize = 1000;
@@ -66,4 +70,87 @@ pub fn interpolated(arena: &Arena) -> Verdict {
     // Some KB for each of the kept ones, and what the VMs have not collected yet.
     expect(grown < 96, || format!("{count} scripts cost {grown} MiB"))?;
     Ok(format!("{count} different scripts cost {grown} MiB at most"))
+}
+
+/// Name, source, and whether it answers an error.
+const COUNTED: [(&str, &str, bool); 3] = [
+    ("good", "-- @name good\nreturn redis.call('INCR', KEYS[1])", false),
+    (
+        "bad",
+        "-- @name bad\nredis.call('INCR', KEYS[1]) return redis.call('INCR', KEYS[1], 'x')",
+        true,
+    ),
+    ("all", "-- @name all\nredis.call('INCR', KEYS[1]) return redis.call('DBSIZE')", false),
+];
+
+/// A number in the answer of SCRIPT STATS.
+fn told(client: &mut Client, args: &[&str], field: &str) -> Result<i64, String> {
+    let reply = call(client, args)?;
+    let pairs = reply.elements().unwrap_or_default().chunks(2);
+    let mut found = pairs.filter(|pair| pair[0].text().as_deref() == Some(field));
+    let value = found.next().and_then(|pair| pair.get(1)).and_then(Value::integer);
+    value.ok_or_else(|| format!("no {field} in {}", reply.to_talk()))
+}
+
+/// Statistics are exact whatever else runs, read all the while, and outlive the scripts.
+pub fn counted(arena: &Arena) -> Verdict {
+    if arena.oracle {
+        return Ok("not for Redis, which counts nothing of scripts".to_owned());
+    }
+    let server = arena.start(4, &[])?;
+    let threads = 6;
+    let each = arena.count(20_000);
+    let is_over = AtomicBool::new(false);
+    let runs = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut client = connect(&server)?;
+            let mut reads = 0;
+            while !is_over.load(Ordering::Acquire) {
+                call(&mut client, &["SCRIPT", "STATS"])?;
+                call(&mut client, &["SCRIPT", "LIST"])?;
+                info(&mut client, "script_calls")?;
+                reads += 1;
+            }
+            Ok::<usize, String>(reads)
+        });
+        let runs = in_threads(threads, |thread| {
+            let mut client = connect(&server)?;
+            let mut random = Random::new(arena.seed + thread as u64);
+            let mut runs = [0i64; COUNTED.len()];
+            for _ in 0..each {
+                // The one that runs alone is rare.
+                let which = if random.below(50) == 0 { 2 } else { random.below(2) };
+                let (_, source, fails) = COUNTED[which];
+                let key = format!("key{}", random.below(100));
+                let reply = client.call(&["EVAL", source, "1", &key]);
+                let reply = reply.map_err(|error| error.to_string())?;
+                expect(reply.is_error() == fails, || reply.to_talk())?;
+                runs[which] += 1;
+            }
+            Ok(runs)
+        });
+        is_over.store(true, Ordering::Release);
+        let reads = reader.join().map_err(|_| "the reader panicked".to_owned())??;
+        expect(reads > 0, || "nobody read".to_owned())?;
+        runs
+    })?;
+    let runs: Vec<i64> =
+        (0..COUNTED.len()).map(|which| runs.iter().map(|runs| runs[which]).sum()).collect();
+    let mut client = connect(&server)?;
+    for ((name, _, fails), runs) in COUNTED.into_iter().zip(&runs) {
+        let mut tell = |field: &str| told(&mut client, &["SCRIPT", "STATS", name], field);
+        let (calls, errors, rollbacks) = (tell("calls")?, tell("errors")?, tell("rollbacks")?);
+        let failed = if fails { *runs } else { 0 };
+        expect((calls, errors, rollbacks) == (*runs, failed, failed), || {
+            format!("{name}: {calls} calls, {errors} errors, {rollbacks} rollbacks of {runs} runs")
+        })?;
+        let (parallel, exclusive) = (tell("parallel-runs")?, tell("exclusive-runs")?);
+        expect(parallel + exclusive == *runs, || format!("{name}: {parallel} + {exclusive}"))?;
+        let alone = if name == "all" { *runs } else { 0 };
+        expect(exclusive >= alone, || format!("{name}: {exclusive} exclusive of {runs}"))?;
+    }
+    call(&mut client, &["SCRIPT", "FLUSH"])?;
+    let all = told(&mut client, &["SCRIPT", "STATS"], "calls")?;
+    expect(all == runs.iter().sum(), || format!("{all} calls in all of {runs:?}"))?;
+    Ok(format!("{all} runs"))
 }

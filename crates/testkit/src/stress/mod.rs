@@ -85,6 +85,7 @@ pub const ALL: &[Test] = &[
     Test { name: "exclusive commands come between long scripts", run: parallel::exclusive },
     Test { name: "killed scripts leave long commands at once", run: stopping::long_commands },
     Test { name: "a script that takes too much memory fails alone", run: scripts::memory_limit },
+    Test { name: "every run of a script is counted once", run: many_scripts::counted },
     Test { name: "scripts with values in them are forgotten", run: many_scripts::interpolated },
     Test { name: "maxmemory holds in process memory", run: memory::policies_hold },
     Test { name: "LRU keeps what is read, TTL what lives long", run: memory::policies_choose },
