@@ -15,6 +15,7 @@ use hashbrown::HashSet;
 use parking_lot::Mutex;
 use resp::Protocol;
 
+use crate::acl::User;
 use crate::client_memory::IDLE_BYTES;
 use crate::connection::Stream;
 
@@ -42,7 +43,7 @@ pub struct ClientInfo {
     pub name: Mutex<Box<[u8]>>,
     pub lib_name: Mutex<Box<[u8]>>,
     pub lib_version: Mutex<Box<[u8]>>,
-    pub user: Mutex<Box<str>>,
+    pub user: Mutex<Arc<User>>,
     pub db: AtomicU32,
     pub resp: AtomicU8,
     pub subscriptions: AtomicUsize,
@@ -85,7 +86,14 @@ pub struct ClientInfo {
 }
 
 impl ClientInfo {
-    pub fn new(id: u64, worker: usize, token: usize, stream: &Stream, now_ms: i64) -> ClientInfo {
+    pub fn new(
+        id: u64,
+        worker: usize,
+        token: usize,
+        stream: &Stream,
+        user: Arc<User>,
+        now_ms: i64,
+    ) -> ClientInfo {
         let (address, local_address) = crate::listener::addresses(stream);
         ClientInfo {
             id,
@@ -98,7 +106,7 @@ impl ClientInfo {
             name: Mutex::default(),
             lib_name: Mutex::default(),
             lib_version: Mutex::default(),
-            user: Mutex::new("default".into()),
+            user: Mutex::new(user),
             db: AtomicU32::new(0),
             resp: AtomicU8::new(2),
             subscriptions: AtomicUsize::new(0),
@@ -208,6 +216,8 @@ pub struct Client {
     pub info: Arc<ClientInfo>,
     pub db: u32,
     pub protocol: Protocol,
+    pub user: Arc<User>,
+    /// It has said who it is, or did not need to.
     pub is_authenticated: bool,
     pub reply_mode: ReplyMode,
     pub transaction: Transaction,
@@ -221,8 +231,17 @@ pub struct Client {
 }
 
 impl Client {
+    /// From now on it is this user.
+    pub fn become_user(&mut self, user: Arc<User>, is_authenticated: bool) {
+        *self.info.user.lock() = user.clone();
+        self.user = user;
+        self.is_authenticated = is_authenticated;
+    }
+
     pub fn new(info: Arc<ClientInfo>, is_authenticated: bool) -> Client {
+        let user = info.user.lock().clone();
         Client {
+            user,
             info,
             db: 0,
             protocol: Protocol::Resp2,

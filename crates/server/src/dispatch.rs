@@ -14,6 +14,7 @@ use engine::{Effects, Engine, KeyName, Plan, Txn, Waiter};
 use resp::{Protocol, Reply};
 use smallvec::SmallVec;
 
+use crate::acl::log::Context;
 use crate::client::{Attempt, Client, ClientInfo, Queued, ReplyMode};
 use crate::config::Config;
 use crate::connection::{Connection, Hold};
@@ -21,7 +22,7 @@ use crate::mailbox::Mail;
 use crate::memory;
 use crate::request::{Origin, Request};
 use crate::script::{self, Ended, Obstacle};
-use crate::session::{monitor, pubsub, transactions};
+use crate::session::{acl, monitor, pubsub, transactions};
 use crate::table::{Registered, Run, table};
 use crate::worker::{Blocked, Chore, Shift, WorkerLoop};
 
@@ -149,12 +150,20 @@ fn checked(
     let row = command.row;
     let refuse = |error| Verdict::Refuse(Some(command), error);
     // A connection from when there was a password needs none once it is gone.
-    let needs_password = !client.is_authenticated && !shift.config.requirepass.is_empty();
+    let needs_password = !client.is_authenticated && lp.server.acl.needs_password();
     if needs_password && !row.has(flag::NO_AUTH) {
         return refuse(Error::NO_AUTH);
     }
     if client.transaction.is_open && row.has(flag::NO_MULTI) {
         return refuse(Error::of("ERR Command not allowed inside a transaction"));
+    }
+    if let Err(denied) = client.user.check(command, args) {
+        let context = match client.transaction.is_open {
+            true => Context::Multi,
+            false => Context::TopLevel,
+        };
+        let text = acl::refused(lp, client, denied, command, args, context);
+        return refuse(Error::new(format!("NOPERM {text}")));
     }
     if lp.server.scripts.watch.is_exclusive_busy() && !row.has(flag::ALLOW_BUSY) {
         return refuse(BUSY);
@@ -265,7 +274,7 @@ pub fn log_if_slow(
         lp.server.slowlog.add(
             now_ms / 1000,
             ns / 1000,
-            args,
+            &acl::without_passwords(command, args),
             about_script,
             client.info.address.clone(),
             client.info.name.lock().to_vec(),

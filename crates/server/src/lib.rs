@@ -4,6 +4,7 @@
 //! This crate is the only one that opens sockets, starts threads and reads the clock. Start
 //! reading at [`run`], then `worker.rs` (the event loop) and `dispatch.rs` (one request).
 
+pub mod acl;
 pub mod client;
 mod client_memory;
 pub mod clock;
@@ -41,6 +42,7 @@ use mio::{Poll, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use acl::Acl;
 use config::{Config, ConfigStore, Loaded};
 use listener::Listeners;
 use mailbox::Mailbox;
@@ -103,7 +105,11 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
     // `dir` may change before the end.
     let socket = Some(&snapshot.unixsocket).filter(|socket| !socket.is_empty());
     let socket = socket.and_then(|socket| std::path::absolute(socket.as_path()).ok());
-    let server = Arc::new(Server::new(config, mailboxes, listeners));
+    let acl = Acl::new(&snapshot)?;
+    let server = Arc::new(Server::new(config, mailboxes, listeners, acl));
+    if !snapshot.aclfile.is_empty() {
+        server.acl.load(snapshot.aclfile.as_path(), &snapshot)?;
+    }
     start_reclaiming(&server);
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let handle = signals.handle();

@@ -203,7 +203,7 @@ pub fn refusal(server: &Server, config: &Config, stream: &Stream) -> Option<&'st
     }
     let Stream::Tcp(tcp) = stream else { return None };
     let is_local = tcp.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
-    if config.protected_mode && config.requirepass.is_empty() && !is_local {
+    if config.protected_mode && server.acl.default_user().rules().is_nopass && !is_local {
         return Some(
             "-DENIED Luar runs in protected mode and has no password, so it only serves this \
              machine. Set requirepass, or turn protected-mode off if every network that reaches \

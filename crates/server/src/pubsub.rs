@@ -91,6 +91,25 @@ impl PubSub {
         }
     }
 
+    /// Those who listen to something that `is_wanted` says yes to; the flag tells patterns.
+    pub fn listeners_where(
+        &self,
+        is_wanted: impl Fn(&ClientInfo, &[u8], bool) -> bool,
+    ) -> Vec<Arc<ClientInfo>> {
+        let mut maps = self.0.lock();
+        let mut found: Vec<Arc<ClientInfo>> = Vec::new();
+        for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
+            for (name, list) in maps.of(kind).iter() {
+                let wanted =
+                    list.iter().filter(|info| is_wanted(info, name, kind == Kind::Pattern));
+                found.extend(wanted.cloned());
+            }
+        }
+        found.sort_by_key(|info| info.id);
+        found.dedup_by_key(|info| info.id);
+        found
+    }
+
     /// Delivers a message; answers how many got it. O(subscribers + patterns).
     pub fn publish(
         &self,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use engine::Engine;
 use parking_lot::{Mutex, RwLock};
 
+use crate::acl::Acl;
 use crate::client::ClientInfo;
 use crate::client_memory::ClientMemory;
 use crate::config::ConfigStore;
@@ -61,6 +62,7 @@ pub enum Shutdown {
 pub struct Server {
     pub engine: Engine,
     pub config: Arc<ConfigStore>,
+    pub acl: Acl,
     pub listeners: Listeners,
     pub supervisor: Supervisor,
     pub mailboxes: Vec<Mailbox>,
@@ -104,13 +106,19 @@ pub fn random_hex(digits: usize) -> String {
 }
 
 impl Server {
-    pub fn new(config: Arc<ConfigStore>, mailboxes: Vec<Mailbox>, listeners: Listeners) -> Server {
+    pub fn new(
+        config: Arc<ConfigStore>,
+        mailboxes: Vec<Mailbox>,
+        listeners: Listeners,
+        acl: Acl,
+    ) -> Server {
         let workers = mailboxes.len();
         Server {
             // One more than workers: threads that are not workers share the last gate's id.
             engine: Engine::new(workers + 1),
             supervisor: Supervisor::find(&config.current()),
             config,
+            acl,
             listeners,
             mailboxes,
             client_memory: ClientMemory::default(),

@@ -432,10 +432,11 @@ impl WorkerLoop {
         }
         let now_ms = self.clock.get().wall_ms;
         let id = self.server.next_client_id();
-        let info = Arc::new(ClientInfo::new(id, self.id, token, &stream, now_ms));
+        let user = self.server.acl.default_user().clone();
+        let info = Arc::new(ClientInfo::new(id, self.id, token, &stream, user, now_ms));
         self.server.clients.lock().insert(id, info.clone());
         self.server.connected.fetch_add(1, Ordering::Relaxed);
-        let client = Client::new(info, config.requirepass.is_empty());
+        let client = Client::new(info, !self.server.acl.needs_password());
         self.connections.borrow_mut()[token] = Some(Box::new(Connection::new(stream, client)));
     }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use server::config::{
     Config, ConfigStore, ConfigView, DIRECTIVES, Effect, Loaded, LogLevel, MaxmemoryPolicy,
-    MemoryShare, Place, RewriteError, SavePoint, load,
+    MemoryShare, Place, RewriteError, SavePoint, Users, load,
 };
 use std::ffi::OsString;
 use std::fs;
@@ -337,10 +337,10 @@ fn rewrite(text: &str, options: &[&str], args: &[&str]) -> String {
     if !args.is_empty() {
         set(&store, args).unwrap();
     }
-    store.rewrite().unwrap();
+    store.rewrite(Users::default()).unwrap();
     let rewritten = fs::read_to_string(&path).unwrap();
     assert_eq!(load_args(&[file]).unwrap().config, *store.current(), "{rewritten}");
-    store.rewrite().unwrap();
+    store.rewrite(Users::default()).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), rewritten, "a second time changes nothing");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
     rewritten
@@ -412,9 +412,10 @@ fn rewrite_of_every_directive_given_explicitly() {
 
 #[test]
 fn rewrite_without_a_file() {
-    assert_eq!(store().rewrite(), Err(RewriteError::NoFile));
+    assert_eq!(store().rewrite(Users::default()), Err(RewriteError::NoFile));
     let missing = Path::new("/does/not/exist.conf").to_owned();
-    let error = ConfigStore::new(Config::default(), Some(missing)).rewrite().unwrap_err();
+    let error =
+        ConfigStore::new(Config::default(), Some(missing)).rewrite(Users::default()).unwrap_err();
     assert_eq!(error.to_string(), "ERR Rewriting config file: No such file or directory");
 }
 
@@ -483,7 +484,7 @@ proptest! {
         for (name, value) in &changes {
             let _ = set(&store, &[name, value]);
         }
-        store.rewrite().unwrap();
+        store.rewrite(Users::default()).unwrap();
         let rewritten = fs::read_to_string(&path).unwrap();
         let again = load_args(&[file]).map_err(TestCaseError::fail)?;
         prop_assert_eq!(&again.config, &*store.current(), "{}\n->\n{}", text, rewritten);

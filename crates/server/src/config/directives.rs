@@ -47,6 +47,8 @@ pub struct Traits {
     pub protected: bool,
     /// Its value is not to be logged.
     pub sensitive: bool,
+    /// CONFIG GET does not know it.
+    pub hidden: bool,
     pub effect: Option<Effect>,
     /// Any other value than the default needs this, which is not built yet: refused.
     pub unbuilt: Option<&'static str>,
@@ -59,6 +61,7 @@ const MUTABLE: Traits = Traits {
     immutable: false,
     protected: false,
     sensitive: false,
+    hidden: false,
     effect: None,
     unbuilt: None,
     idle: None,
@@ -76,6 +79,10 @@ impl Traits {
 
     const fn sensitive(self) -> Traits {
         Traits { sensitive: true, ..self }
+    }
+
+    const fn hidden(self) -> Traits {
+        Traits { hidden: true, ..self }
     }
 
     const fn unbuilt(self, what: &'static str) -> Traits {
@@ -157,7 +164,6 @@ const fn long(min: i128) -> Numbers {
 }
 
 const AOF: &str = "the append-only file";
-const ACL: &str = "access control lists";
 const CLUSTER: &str = "cluster mode";
 const REPLICATION: &str = "replication";
 const TLS: &str = "TLS";
@@ -241,7 +247,8 @@ directives! {
     maxclients: u32 = "maxclients", "10000", range(1, u32::MAX as i128),
         MUTABLE.then(Effect::Clients);
     requirepass: Text = "requirepass", "", any_text, MUTABLE.sensitive().then(Effect::Password);
-    aclfile: Text = "aclfile", "", any_text, IMMUTABLE.unbuilt(ACL);
+    aclfile: Text = "aclfile", "", any_text, IMMUTABLE;
+    users: Users = "user", "", (), IMMUTABLE.hidden();
     acllog_max_len: u64 = "acllog-max-len", "128", long(0), MUTABLE;
     acl_pubsub_default: AclPubsubDefault = "acl-pubsub-default", "resetchannels", (), MUTABLE;
     proto_max_bulk_len: u64 = "proto-max-bulk-len", "512mb", memory(MEGABYTE, LONG), MUTABLE;

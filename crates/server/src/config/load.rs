@@ -19,7 +19,6 @@ const FORGOTTEN: &[&str] =
 
 /// Directives of features that are not built, and have no value of their own.
 const UNBUILT: &[(&str, &str)] = &[
-    ("user", "access control lists"),
     ("rename-command", "renaming commands"),
     ("loadmodule", "loading modules"),
     ("sentinel", "Sentinel mode"),

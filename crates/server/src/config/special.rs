@@ -110,6 +110,51 @@ fn word_of_a_line(word: &[u8]) -> Vec<u8> {
     }
 }
 
+/// `user name rule …`: one line for each user. Not to be had by CONFIG GET: ACL LIST tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Users(Vec<Vec<Vec<u8>>>);
+
+impl Users {
+    pub fn of(lines: Vec<Vec<Vec<u8>>>) -> Users {
+        Users(lines)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The words of each line, the directive's name left out.
+    pub fn words(&self) -> &[Vec<Vec<u8>>] {
+        &self.0
+    }
+}
+
+impl Setting for Users {
+    type Rule = ();
+    const MULTI: bool = true;
+
+    fn apply(&mut self, args: &[&[u8]], (): &(), source: Source) -> Result<(), String> {
+        if source == (Source::Line { first: true }) {
+            self.0.clear();
+        }
+        if !matches!(args, [b""]) {
+            self.0.push(args.iter().map(|arg| arg.to_vec()).collect());
+        }
+        Ok(())
+    }
+
+    fn text(&self, rule: &()) -> Vec<u8> {
+        self.lines(rule).join(&b' ')
+    }
+
+    fn lines(&self, (): &()) -> Vec<Vec<u8>> {
+        let line = |words: &Vec<Vec<u8>>| {
+            words.iter().map(|word| word_of_a_line(word)).collect::<Vec<_>>().join(&b' ')
+        };
+        self.0.iter().map(line).collect()
+    }
+}
+
 /// Redis listens on at most 16 addresses.
 pub(crate) fn addresses(args: &[&[u8]]) -> Result<(), String> {
     if args.len() > 16 {

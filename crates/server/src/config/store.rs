@@ -8,7 +8,7 @@
 
 use super::directives::{Config, DIRECTIVES, Directive, Effect, lookup};
 use super::rewrite::{self, RewriteError};
-use super::special::Allowed;
+use super::special::{Allowed, Users};
 use super::value::Source;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -94,12 +94,14 @@ impl ConfigStore {
         };
         for pattern in patterns {
             if !pattern.iter().any(|byte| b"[*?".contains(byte)) {
-                if let Some((directive, spelling)) = lookup(pattern) {
+                if let Some((directive, spelling)) = lookup(pattern)
+                    && !directive.traits.hidden
+                {
                     add(spelling, pattern, directive);
                 }
                 continue;
             }
-            for directive in DIRECTIVES {
+            for directive in DIRECTIVES.iter().filter(|directive| !directive.traits.hidden) {
                 for name in directive.names() {
                     if matches(pattern, name.as_bytes()) {
                         add(name, name.as_bytes(), directive);
@@ -169,11 +171,13 @@ impl ConfigStore {
         Ok(())
     }
 
-    /// `CONFIG REWRITE`: brings the file up to date with the values.
-    pub fn rewrite(&self) -> Result<(), RewriteError> {
+    /// `CONFIG REWRITE`: brings the file up to date with the values, and with the users as they
+    /// are now.
+    pub fn rewrite(&self, users: Users) -> Result<(), RewriteError> {
         let _changes = lock(&self.changes);
         let file = self.file.as_deref().ok_or(RewriteError::NoFile)?;
-        rewrite::rewrite_file(file, &self.current(), &self.defaults)
+        let config = Config { users, ..Config::clone(&self.current()) };
+        rewrite::rewrite_file(file, &config, &self.defaults)
     }
 }
 

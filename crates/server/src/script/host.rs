@@ -11,11 +11,13 @@ use resp::{Answer, Protocol};
 
 use super::Meter;
 use super::watch::RunNumber;
+use crate::acl::log::Context;
 use crate::client::Client;
 use crate::dispatch;
 use crate::log::Level;
 use crate::outbox::Mark;
 use crate::request::Origin;
+use crate::session::acl;
 use crate::table::{Registered, table};
 use crate::worker::{Shift, WorkerLoop};
 
@@ -33,11 +35,13 @@ pub(super) mod state {
     pub const OUT_OF_MEMORY: u8 = 1 << 3;
     /// All its calls are timed now.
     pub const TIMED: u8 = 1 << 4;
+    /// Its user may not do everything.
+    pub const RESTRICTED: u8 = 1 << 5;
 }
 
 /// The states in which a command needs care.
 pub fn minds(row: &Row) -> u8 {
-    let mut minds = state::OVER;
+    let mut minds = state::OVER | state::RESTRICTED;
     if row.has(flag::WRITE) {
         minds |= state::UNWRITTEN | state::READ_ONLY;
     }
@@ -146,10 +150,14 @@ impl ScriptHost<'_, '_> {
     }
 
     /// Why a script may not run this command now.
-    fn refusal(&self, command: &Registered) -> Option<Error> {
+    fn refusal(&self, command: &Registered, args: &[&[u8]]) -> Option<Error> {
         let row = command.row;
         if row.has(flag::NOSCRIPT) {
             return Some(Error::of("ERR This Redis command is not allowed from script"));
+        }
+        if let Err(denied) = self.client.user.check(command, args) {
+            let text = acl::refused(self.lp, self.client, denied, command, args, Context::Lua);
+            return Some(Error::new(format!("ERR ACL failure in script: {text}")));
         }
         if self.is(state::READ_ONLY) && row.has(flag::WRITE) {
             return Some(Error::of("ERR Write commands are not allowed from read-only scripts."));
@@ -213,7 +221,7 @@ impl ScriptHost<'_, '_> {
             self.state |= state::OVER;
             return answer.reply(protocol).error("ERR the script is run again");
         }
-        if let Some(error) = self.refusal(command) {
+        if let Some(error) = self.refusal(command, args) {
             self.lp.stats.rejected(command.id);
             return answer.reply(protocol).error(&error.0);
         }
@@ -347,8 +355,8 @@ impl Host for ScriptHost<'_, '_> {
     }
 
     fn acl_check(&mut self, args: &[&[u8]]) -> Result<bool, ()> {
-        // There is one user, who may do everything.
-        table().find(args).map(|_| true).map_err(|_| ())
+        let command = table().find(args).map_err(|_| ())?;
+        Ok(self.client.user.check(command, args).is_ok())
     }
 
     fn tick(&mut self) -> Tick {

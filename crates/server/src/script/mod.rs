@@ -200,6 +200,9 @@ pub fn run<'e>(
     let transaction_db = txn.db();
     let out_of_memory = dispatch::is_over_memory_limit(shift);
     let mut state = state::UNWRITTEN;
+    if !client.user.may_do_everything() {
+        state |= state::RESTRICTED;
+    }
     if read_only || flags.no_writes {
         state |= state::READ_ONLY;
     }

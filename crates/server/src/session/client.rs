@@ -366,7 +366,7 @@ fn line_about(info: &ClientInfo, now_ms: i64, running: Option<&Running>) -> Stri
         total_bytes,
         if pending_bytes > 0 { "rw" } else { "r" },
         command,
-        info.user.lock(),
+        text(&info.user.lock().name),
         info.resp.load(Relaxed),
         text(&info.lib_name.lock()),
         text(&info.lib_version.lock()),
@@ -477,7 +477,7 @@ impl<'a> Filter<'a> {
     fn fits(&self, info: &ClientInfo, now_ms: i64) -> bool {
         self.id.is_none_or(|id| id == info.id)
             && self.kind.is_none_or(|kind| kind == Type::of(info))
-            && self.user.is_none_or(|user| user == info.user.lock().as_bytes())
+            && self.user.is_none_or(|user| *user == *info.user.lock().name)
             && self.address.is_none_or(|address| address == info.address.as_bytes())
             && self.local_address.is_none_or(|address| address == info.local_address.as_bytes())
             && self.age_seconds_min.is_none_or(|age| (now_ms - info.created_ms) / 1000 >= age)

@@ -138,14 +138,15 @@ fn bring_about(
             std::env::set_current_dir(config.dir.as_path()).map_err(|error| reason(&error))
         }
         Effect::Idle(why) => Err(format!("it would have no effect: {why}")),
-        // Workers read these where they need them: when a client authenticates, when memory is
-        // full, when a value is written, when a timer is due.
-        Effect::Password
-        | Effect::Memory
-        | Effect::Encodings
-        | Effect::Latency
-        | Effect::Timers
-        | Effect::Events => Ok(()),
+        Effect::Password => {
+            server.acl.set_default_password(config.requirepass.as_bytes());
+            Ok(())
+        }
+        // Workers read these where they need them: when memory is full, when a value is written,
+        // when a timer is due.
+        Effect::Memory | Effect::Encodings | Effect::Latency | Effect::Timers | Effect::Events => {
+            Ok(())
+        }
     }
 }
 
@@ -156,7 +157,8 @@ fn resetstat(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
 }
 
 fn rewrite(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
-    if let Err(error) = request.server().config.rewrite() {
+    let server = request.server();
+    if let Err(error) = server.config.rewrite(server.acl.as_setting(request.config())) {
         crate::log_warning!("CONFIG REWRITE failed: {error}");
         return Err(Error::new(error.to_string()));
     }

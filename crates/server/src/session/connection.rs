@@ -7,9 +7,11 @@ use command::row::flag::{ALLOW_BUSY, FAST, LOADING, NO_AUTH, NOSCRIPT, STALE};
 use command::{Command, Error, Group, Result};
 use resp::Protocol;
 
+use crate::acl::DEFAULT;
+use crate::acl::log::{Context, Reason};
 use crate::client::ReplyMode;
 use crate::request::{Request, SessionHandler, row};
-use crate::session::{monitor, pubsub, transactions};
+use crate::session::{acl, monitor, pubsub, transactions};
 
 const GROUP: Group = Group::Connection;
 
@@ -83,35 +85,36 @@ fn select(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     Ok(())
 }
 
-/// Compares without telling by its duration how much of a password was right.
-fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
-}
-
-fn authenticate(request: &mut Request<'_, '_>, user: &[u8], password: &[u8]) -> Result {
-    let required = &request.shift.config.requirepass;
-    let right = user == b"default"
-        && (required.is_empty() || equal_in_constant_time(required.as_bytes(), password));
-    if !right {
-        request.server().stats.auth_failures.fetch_add(1, Ordering::Relaxed);
+fn authenticate(
+    request: &mut Request<'_, '_>,
+    command: &[u8],
+    name: &[u8],
+    password: &[u8],
+) -> Result {
+    let Some(user) = request.server().acl.authenticate(name, password) else {
+        let context = match request.client.transaction.is_open {
+            true => Context::Multi,
+            false => Context::TopLevel,
+        };
+        acl::note(request.lp, request.client, Reason::Auth, context, command.to_vec(), name);
         return Err(Error::of("WRONGPASS invalid username-password pair or user is disabled."));
-    }
-    request.client.is_authenticated = true;
+    };
+    request.client.become_user(user, true);
     Ok(())
 }
 
 fn auth(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     match args {
         [_, password] => {
-            if request.config().requirepass.is_empty() {
+            if request.server().acl.default_user().rules().is_nopass {
                 return Err(Error::of(
                     "ERR AUTH <password> called without any password configured for the default \
                      user. Are you sure your configuration is correct?",
                 ));
             }
-            authenticate(request, b"default", password)?;
+            authenticate(request, args[0], DEFAULT, password)?;
         }
-        [_, user, password] => authenticate(request, user, password)?,
+        [_, user, password] => authenticate(request, args[0], user, password)?,
         _ => return Err(Error::SYNTAX),
     }
     request.reply.ok();
@@ -144,7 +147,7 @@ fn hello(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     while let Some((option, tail)) = rest.split_first() {
         rest = match tail {
             [user, password, rest @ ..] if is(option, "AUTH") => {
-                authenticate(request, user, password)?;
+                authenticate(request, args[0], user, password)?;
                 rest
             }
             [given, rest @ ..] if is(option, "SETNAME") => {
@@ -160,7 +163,7 @@ fn hello(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
             }
         };
     }
-    if !request.client.is_authenticated && !request.config().requirepass.is_empty() {
+    if !request.client.is_authenticated && request.server().acl.needs_password() {
         return Err(Error::of(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
              HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
@@ -208,7 +211,8 @@ fn reset(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
     client.info.db.store(0, Ordering::Relaxed);
     client.protocol = Protocol::Resp2;
     client.info.resp.store(2, Ordering::Relaxed);
-    client.is_authenticated = request.shift.config.requirepass.is_empty();
+    let acl = &request.lp.server.acl;
+    client.become_user(acl.default_user().clone(), !acl.needs_password());
     client.reply_mode = ReplyMode::On;
     client.no_touch = false;
     client.info.no_touch.store(false, Ordering::Relaxed);

@@ -352,9 +352,9 @@ fn stats(out: &mut String, request: &mut Request<'_, '_>) {
         "eventloop_duration_sum": worker(|stats| stats.event_loop_ns.value()) / 1000,
         "eventloop_duration_cmd_sum": worker(|stats| stats.command_ns.value()) / 1000,
         "acl_access_denied_auth": load(&shared.auth_failures),
-        "acl_access_denied_cmd": 0,
-        "acl_access_denied_key": 0,
-        "acl_access_denied_channel": 0,
+        "acl_access_denied_cmd": load(&shared.denied_commands),
+        "acl_access_denied_key": load(&shared.denied_keys),
+        "acl_access_denied_channel": load(&shared.denied_channels),
     );
 }
 

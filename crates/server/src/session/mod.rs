@@ -2,6 +2,7 @@
 //!
 //! One file per family, its rows first and its handlers below, as in the `command` crate.
 
+pub mod acl;
 pub mod admin;
 pub mod client;
 pub mod command_info;
@@ -22,6 +23,7 @@ use crate::request::SessionHandler;
 
 /// Every session command, family by family.
 pub const FAMILIES: &[&[Command<SessionHandler>]] = &[
+    acl::TABLE,
     admin::TABLE,
     client::TABLE,
     command_info::TABLE,

@@ -10,6 +10,7 @@ use command::{Command, Error, Group, Result};
 use crate::client::Client;
 use crate::mailbox::Mail;
 use crate::request::{Origin, Request, SessionHandler, row};
+use crate::session::acl;
 use crate::table::Registered;
 use crate::worker::WorkerLoop;
 
@@ -48,12 +49,7 @@ pub fn feed(lp: &WorkerLoop, source: &str, db: u32, command: &Registered, args: 
     if command.row.has(SKIP_MONITOR) || command.row.has(ADMIN) {
         return;
     }
-    if command.full_name == "auth" {
-        let mut shown = vec![&b"(redacted)"[..]; args.len()];
-        shown[0] = args[0];
-        return show(lp, source, db, &shown);
-    }
-    show(lp, source, db, args);
+    show(lp, source, db, &acl::without_passwords(command, args));
 }
 
 /// Shows these words to all monitors.

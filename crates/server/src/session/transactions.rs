@@ -9,12 +9,14 @@ use command::row::flag::{
 };
 use command::{Blocking, Command, Error, Group, Result, Row, Scope};
 use engine::{Engine, Plan, Txn};
+use resp::Reply;
 use smallvec::SmallVec;
 
+use crate::acl::log::Context;
 use crate::client::{Client, Transaction};
 use crate::dispatch;
 use crate::request::{Origin, Request, SessionHandler, row};
-use crate::session::monitor;
+use crate::session::{acl, monitor};
 use crate::table::{Registered, table};
 use crate::worker::{Chore, Shift, WorkerLoop};
 
@@ -136,18 +138,31 @@ fn exec(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
         let args: SmallVec<[&[u8]; 8]> = item.args.iter().map(|arg| &**arg).collect();
         out.clear();
         request.txn.select(request.client.db);
-        show(request, command, &args);
-        dispatch::execute(
-            request.lp,
-            request.shift,
-            request.client,
-            command,
-            &args,
-            request.txn,
-            &mut out,
-            Origin::Exec,
-            Blocking::Never,
-        );
+        // The rules may have changed since it was queued.
+        if let Err(denied) = request.client.user.check(command, &args) {
+            let client = &*request.client;
+            acl::refused(request.lp, client, denied, command, &args, Context::Multi);
+            let text = format!(
+                "NOPERM ACLs rules changed between the moment the transaction was accumulated and \
+                 the EXEC call. This command is no longer allowed for the following reason: {}",
+                denied.text_in_exec()
+            );
+            Reply::new(&mut out, client.protocol).error(&text);
+            request.server().count_error("NOPERM");
+        } else {
+            show(request, command, &args);
+            dispatch::execute(
+                request.lp,
+                request.shift,
+                request.client,
+                command,
+                &args,
+                request.txn,
+                &mut out,
+                Origin::Exec,
+                Blocking::Never,
+            );
+        }
         let ns = request.lp.lap();
         let failed = out.first() == Some(&b'-');
         let histogram = request.config().latency_tracking;
