@@ -210,6 +210,9 @@ pub struct Attempt {
     pub is_announced: bool,
     /// When its script began first, if it was restarted.
     pub began: Option<Instant>,
+    /// Calls that its script has made in runs that were undone. They are in the statistics, and
+    /// the next run counts only what it does beyond them.
+    pub calls: u64,
 }
 
 pub struct Client {

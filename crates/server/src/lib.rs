@@ -130,7 +130,7 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
             if let Some(signal) = signals.forever().next() {
                 log_notice!("Received signal {signal}, scheduling shutdown...");
                 // A script that does not end in time is killed.
-                if !shared.shut_down_at_rest() {
+                if !shared.shut_down_at_rest(None) {
                     shared.shut_down();
                 }
             }

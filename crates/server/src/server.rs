@@ -165,12 +165,13 @@ impl Server {
     }
 
     /// Has every worker stop once no command runs. False when a script runs for longer than others
-    /// should have to wait, and nothing was done. The caller holds no gate.
+    /// should have to wait, or than these ms, and nothing was done. The caller holds no gate.
     #[must_use]
-    pub fn shut_down_at_rest(&self) -> bool {
-        let gates = self.engine.gates();
-        while !gates.enter_all(Some(SHUTDOWN_PATIENCE), || self.scripts.watch.is_busy()) {
-            if self.scripts.watch.is_busy() {
+    pub fn shut_down_at_rest(&self, script_ms_max: Option<i64>) -> bool {
+        let (gates, watch) = (self.engine.gates(), &self.scripts.watch);
+        let gives_up = || watch.is_busy() || script_ms_max.is_some_and(|ms| watch.has_run_for(ms));
+        while !gates.enter_all(Some(SHUTDOWN_PATIENCE), gives_up) {
+            if gives_up() {
                 return false;
             }
         }

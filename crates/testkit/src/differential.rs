@@ -289,7 +289,8 @@ fn number(text: &[u8]) -> Option<f64> {
     std::str::from_utf8(text).ok()?.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-fn command(random: &mut Random) -> Vec<String> {
+/// A command at random, blocking ones only with timeouts of next to nothing.
+pub fn command(random: &mut Random) -> Vec<String> {
     let template = TEMPLATES[random.below(TEMPLATES.len())];
     let mut words = Vec::new();
     expand(template, random, &mut words);

@@ -95,8 +95,10 @@ pub(super) struct ScriptHost<'h, 'e> {
     /// When it is to end by itself, and after how many ms that is.
     pub deadline: Option<(Instant, u64)>,
     pub end: Option<End>,
-    /// Calls that no counter has seen yet.
+    /// Calls it has made.
     pub calls: u64,
+    /// So many of them were counted when it ran before.
+    pub counted_calls: u64,
     /// An error reply of a call went into the statistics.
     pub has_counted_error: bool,
     /// It could not have a lock: whatever it still does is for nothing.
@@ -313,7 +315,9 @@ impl ScriptHost<'_, '_> {
         self.look_at_undo_limit();
         self.has_counted_error |= failed;
         self.calls += 1;
-        self.lp.stats.ran_in_script(command.id, failed);
+        if self.calls > self.counted_calls {
+            self.lp.stats.ran_in_script(command.id, failed);
+        }
     }
 }
 
@@ -373,10 +377,10 @@ impl Host for ScriptHost<'_, '_> {
             return Tick::Continue;
         }
         watch.note_held(lp.id, self.txn.held());
-        // An exclusive script keeps everybody waiting until it is busy.
-        let is_exclusive = self.txn.is_exclusive();
-        if !is_exclusive || watch.is_busy() {
-            lp.serve_others(!is_exclusive);
+        // In isolation mode a script keeps everybody waiting until it is busy. Else those are served
+        // who need no locks: SCRIPT KILL before all.
+        if self.undo_limit_bytes.is_some() || watch.is_busy() {
+            lp.serve_others(!self.txn.is_exclusive());
         }
         self.meter.tick();
         self.state |= state::TIMED;

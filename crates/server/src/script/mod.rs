@@ -215,6 +215,7 @@ pub fn run<'e>(
     if meter.times_all() {
         state |= state::TIMED;
     }
+    let counted_calls = client.attempt.calls;
     let mut host = ScriptHost {
         lp,
         shift,
@@ -230,6 +231,7 @@ pub fn run<'e>(
         deadline: deadline.map(|at| (at, deadline_ms)),
         end: None,
         calls: 0,
+        counted_calls,
         has_counted_error: false,
         restarts: false,
         meter,
@@ -237,7 +239,8 @@ pub fn run<'e>(
     let mut worker_vm = lp.vms[level].borrow_mut();
     let vm = worker_vm.vm(lp, shift, level);
     let mut outcome = vm.run(&mut host, script, keys, args, protocol, out);
-    lp.stats.total_commands.add(host.calls);
+    let calls = host.calls;
+    lp.stats.total_commands.add(calls.saturating_sub(counted_calls));
     let ended = match host.end {
         Some(End::Leash) => Ended::Postponed,
         None if host.restarts => Ended::Restarts,
@@ -282,12 +285,12 @@ pub fn run<'e>(
         0 => watch.end(lp.id, used_bytes),
         _ => watch.end_nested(lp.id, used_bytes),
     }
-    match ended {
-        Ended::Answered => client.attempt.began = None,
-        Ended::Restarts => client.attempt.began = Some(began),
-        // The time it waits is not its own.
-        Ended::Postponed => client.attempt.began = None,
-    }
+    // The time it waits for another script is not its own.
+    client.attempt.began = (ended == Ended::Restarts).then_some(began);
+    client.attempt.calls = match ended {
+        Ended::Answered => 0,
+        Ended::Restarts | Ended::Postponed => calls.max(counted_calls),
+    };
     let is_nested = level > 0;
     let now_ms = lp.now_ms();
     lp.server.scripts.runs[lp.id].note(known, txn.is_exclusive(), is_nested, ended, now_ms);

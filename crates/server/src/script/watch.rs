@@ -278,6 +278,15 @@ impl Watch {
         self.workers.iter().any(|worker| worker.started_ms.load(Ordering::Acquire) != 0)
     }
 
+    /// Whether some script has been running for so many ms.
+    pub fn has_run_for(&self, ms: i64) -> bool {
+        let now_ms = unix_ms();
+        self.workers.iter().any(|worker| {
+            let started_ms = worker.started_ms.load(Ordering::Acquire);
+            started_ms != 0 && now_ms - started_ms >= ms
+        })
+    }
+
     /// Whether a script that runs beside others has been running for long.
     pub fn is_long(&self) -> bool {
         let mut now_ms = None;
@@ -371,7 +380,6 @@ impl Watch {
                      You can try killing the script using the SCRIPT KILL command."
                 );
             }
-            let is_exclusive = worker.is_exclusive.load(Ordering::Acquire);
             let deadline_ms = worker.deadline_ms.load(Ordering::Acquire);
             let is_late = deadline_ms != 0 && self.ms_of(Instant::now()) >= deadline_ms;
             if is_late || is_shutting_down {
@@ -382,8 +390,7 @@ impl Watch {
             if is_stopped || self.ms_of(Instant::now()) >= until_ms {
                 worker.stop_nested();
             }
-            // An exclusive script has nobody to serve until it is busy.
-            if was_busy || is_stopped || (!is_exclusive && since_ms > 0) {
+            if was_busy || is_stopped || since_ms > 0 {
                 worker.interrupt();
             }
         }

@@ -9,7 +9,7 @@ use command::row::flag::{ADMIN, ALLOW_BUSY, FAST, LOADING, NO_MULTI, NOSCRIPT, R
 use command::{Command, Error, Group, Result, Scope};
 use engine::Expiry;
 
-use crate::config::Allowed;
+use crate::config::{Allowed, ScriptAtomicity};
 use crate::request::{Origin, Request, SessionHandler, row};
 use crate::server::random_hex;
 
@@ -62,6 +62,9 @@ fn time(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
     Ok(())
 }
 
+/// How long a script may have been running that SHUTDOWN NOSAVE waits for.
+const NOSAVE_SCRIPT_MS: i64 = 100;
+
 fn shutdown(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     let (mut save, mut nosave, mut abort, mut others) = (false, false, false, false);
     for option in &args[1..] {
@@ -82,11 +85,14 @@ fn shutdown(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     if save {
         return Err(Error::of("ERR Errors trying to SHUTDOWN. Check logs."));
     }
-    // Scripts end first. One that takes too long is given up by NOSAVE alone, as with Redis.
+    // Scripts end first. One that takes too long is given up by NOSAVE alone, as with Redis; soon,
+    // where that leaves nothing half done.
+    let rolls_back = request.config().script_atomicity == ScriptAtomicity::Rollback;
+    let script_ms_max = (nosave && rolls_back).then_some(NOSAVE_SCRIPT_MS);
     // Nor is there anything to wait for inside of a script, which would wait for itself.
     let lp = request.lp;
     lp.leave_gate();
-    if lp.is_pinned() || !lp.server.shut_down_at_rest() {
+    if lp.is_pinned() || !lp.server.shut_down_at_rest(script_ms_max) {
         if !nosave {
             return Err(Error::of(
                 "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN \

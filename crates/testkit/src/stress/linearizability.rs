@@ -44,8 +44,7 @@ const SETTINGS: &[Setting] = &[
 
 /// Sends the requests of an operation and reads its answer.
 fn perform(client: &mut Client, operation: &Operation) -> Result<Value, ReadError> {
-    let replies = client.pipeline(&operation.requests())?;
-    Ok(replies.into_iter().next_back().map_or(Value::Nil, model::simplified))
+    Ok(operation.answer(client.pipeline(&operation.requests())?))
 }
 
 /// One after the other, or all sent before the first answer is read.
@@ -69,11 +68,8 @@ fn perform_all(
     let invoked = Instant::now();
     client.send_raw(&bytes).map_err(ReadError::Io)?;
     for (operation, requests) in operations.into_iter().zip(&requests) {
-        let mut answer = Value::Nil;
-        for _ in requests {
-            answer = client.read(client.patience)?;
-        }
-        let answer = model::simplified(answer);
+        let replies: Result<_, _> = requests.iter().map(|_| client.read(client.patience)).collect();
+        let answer = operation.answer(replies?);
         told.push(Event { invoked, answered: Instant::now(), operation, answer });
     }
     Ok(told)
@@ -139,7 +135,8 @@ fn rounds(arena: &Arena, setting: &Setting, count: usize) -> Result<(usize, usiz
         let scripts: Vec<Script> = (0..POOL).map(|_| model::script(&mut random)).collect();
         let (mut operations, mut killed) = (0, 0);
         for number in 0..count {
-            let history = round(&mut leader, &remotes, &mut random, &scripts, rolls_back)
+            let draw = |random: &mut Random| model::operation(random, &scripts, !arena.oracle);
+            let history = round(&mut leader, &remotes, &mut random, draw, rolls_back)
                 .map_err(|why| format!("round {number} of {}: {why}", setting.name))?;
             operations += history.iter().map(Vec::len).sum::<usize>();
             let events = history.iter().flatten();
@@ -161,7 +158,7 @@ fn round(
     leader: &mut Client,
     remotes: &[Remote],
     random: &mut Random,
-    scripts: &[Script],
+    draw: impl Fn(&mut Random) -> Operation,
     rolls_back: bool,
 ) -> Result<History<Operation, Value>, String> {
     let text = |error: ReadError| error.to_string();
@@ -175,7 +172,7 @@ fn round(
     let begin = Instant::now();
     for remote in remotes {
         let length = 1 + random.below(LENGTH);
-        let operations = (0..length).map(|_| model::operation(random, scripts)).collect();
+        let operations = (0..length).map(|_| draw(random)).collect();
         let at_once = random.below(2) == 0;
         remote.errands.send((operations, at_once)).map_err(|error| error.to_string())?;
     }

@@ -20,6 +20,7 @@ mod process;
 mod scan;
 mod scripts;
 mod stopping;
+mod undone;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -77,9 +78,12 @@ pub const ALL: &[Test] = &[
     Test { name: "endless scripts are answered BUSY and killed", run: scripts::killed },
     Test { name: "a script that wrote ends only with the server", run: scripts::unkillable },
     Test { name: "a script that ends in time ends before the server", run: scripts::finished },
+    Test { name: "SHUTDOWN NOSAVE gives up an endless script", run: scripts::given_up },
     Test { name: "a runaway script keeps only its own keys", run: parallel::runaway },
     Test { name: "scripts run from within a runaway", run: nested::beside_a_runaway },
     Test { name: "a kill is heard among nested scripts", run: nested::killed_among_others },
+    Test { name: "scripts end at any moment and leave nothing", run: undone::at_any_moment },
+    Test { name: "undone scripts have logged nothing", run: undone::log_lines },
     Test { name: "scripts that find their keys conserve money", run: parallel::bank },
     Test { name: "every history has an order that explains it", run: linearizability::histories },
     Test { name: "exclusive commands come between long scripts", run: parallel::exclusive },

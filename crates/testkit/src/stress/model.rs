@@ -76,6 +76,10 @@ pub enum Operation {
     Command(Command),
     Script(Script),
     Multi(Vec<Operation>),
+    /// MULTI ROLLBACK.
+    Undoing(Vec<Operation>),
+    /// WATCH and GET of a key, then MULTI with these: if EXEC answers, nobody came between.
+    Watched(usize, Vec<Operation>),
 }
 
 fn error(word: &str) -> Value {
@@ -254,7 +258,61 @@ fn run_line(store: &mut Store, line: &Line, answers: &mut Vec<Value>) -> Result<
     Ok(())
 }
 
+/// What they answer one after the other, and the store after them; the error of the first one
+/// that answers one.
+fn run_all(store: &Store, parts: &[Operation]) -> Result<(Vec<Value>, Store), Value> {
+    let mut after = store.clone();
+    let mut answers = Vec::new();
+    for part in parts {
+        let (answer, next) = part.answered(&after);
+        if answer.is_error() {
+            return Err(answer);
+        }
+        answers.push(answer);
+        after = next;
+    }
+    Ok((answers, after))
+}
+
 impl Operation {
+    /// What the model answers where nobody comes between and what fails is undone, and the store
+    /// after that.
+    pub fn answered(&self, store: &Store) -> (Value, Store) {
+        let mut after = store.clone();
+        match self {
+            Operation::Command(command) => {
+                let answer = run(&mut after, command).unwrap_or_else(|error| error);
+                (answer, after)
+            }
+            Operation::Script(script) => {
+                let mut answers = Vec::new();
+                let lines = &script.lines;
+                match lines.iter().try_for_each(|line| run_line(&mut after, line, &mut answers)) {
+                    Ok(()) => (Value::Array(answers), after),
+                    Err(error) => (error, store.clone()),
+                }
+            }
+            Operation::Multi(parts) => {
+                let mut answers = Vec::new();
+                for part in parts {
+                    let (answer, next) = part.answered(&after);
+                    answers.push(answer);
+                    after = next;
+                }
+                (Value::Array(answers), after)
+            }
+            Operation::Undoing(parts) => match run_all(store, parts) {
+                Ok((answers, after)) => (Value::Array(answers), after),
+                Err(_) => (error("EXECABORT"), after),
+            },
+            Operation::Watched(key, parts) => {
+                let seen = run(&mut after, &Command::Get(*key)).unwrap_or_else(|error| error);
+                let (answers, after) = Operation::Multi(parts.clone()).answered(store);
+                (Value::Array(vec![seen, answers]), after)
+            }
+        }
+    }
+
     /// The store after it, if it can answer so. A script that fails leaves nothing if the server
     /// rolls back.
     pub fn apply(&self, store: &Store, answer: &Value, rolls_back: bool) -> Option<Store> {
@@ -290,18 +348,49 @@ impl Operation {
                 }
                 Some(after)
             }
+            Operation::Undoing(parts) => {
+                let has_script = parts.iter().any(|part| matches!(part, Operation::Script(_)));
+                if *answer == killed() && has_script {
+                    return Some(after);
+                }
+                let (wanted, after) = self.answered(store);
+                (wanted == *answer).then_some(after)
+            }
+            Operation::Watched(key, parts) => {
+                let [seen, answers] = answer.elements()? else { return None };
+                if *answers == Value::Nil {
+                    return Some(after);
+                }
+                let now = run(&mut after, &Command::Get(*key)).unwrap_or_else(|error| error);
+                let multi = Operation::Multi(parts.clone());
+                (now == *seen).then(|| multi.apply(store, answers, rolls_back))?
+            }
         }
     }
 
-    /// The commands to send; the answer of the last one is the operation's.
+    /// The operation's answer, from those to all its requests.
+    pub fn answer(&self, mut replies: Vec<Value>) -> Value {
+        let last = replies.pop().map_or(Value::Nil, simplified);
+        match self {
+            Operation::Watched(..) => {
+                let seen = replies.into_iter().nth(1).map_or(Value::Nil, simplified);
+                Value::Array(vec![seen, last])
+            }
+            _ => last,
+        }
+    }
+
+    /// The commands to send.
     pub fn requests(&self) -> Vec<Vec<String>> {
         match self {
             Operation::Command(command) => vec![command.words()],
             Operation::Script(script) => vec![script.words()],
-            Operation::Multi(parts) => {
-                let mut all = vec![vec!["MULTI".to_owned()]];
-                all.extend(parts.iter().flat_map(Operation::requests));
-                all.push(vec!["EXEC".to_owned()]);
+            Operation::Multi(parts) => in_multi(&["MULTI"], parts),
+            Operation::Undoing(parts) => in_multi(&["MULTI", "ROLLBACK"], parts),
+            Operation::Watched(watched, parts) => {
+                let watch = vec!["WATCH".to_owned(), key(*watched)];
+                let mut all = vec![watch, Command::Get(*watched).words()];
+                all.extend(in_multi(&["MULTI"], parts));
                 all
             }
         }
@@ -312,6 +401,14 @@ impl Operation {
         let lines: Vec<String> = self.requests().iter().map(|words| words.join(" ")).collect();
         lines.join("; ").replace('\n', " | ")
     }
+}
+
+/// The requests of a transaction.
+fn in_multi(multi: &[&str], parts: &[Operation]) -> Vec<Vec<String>> {
+    let mut all = vec![multi.iter().map(|word| (*word).to_owned()).collect()];
+    all.extend(parts.iter().flat_map(Operation::requests));
+    all.push(vec!["EXEC".to_owned()]);
+    all
 }
 
 impl Command {
@@ -437,22 +534,28 @@ pub fn script(random: &mut Random) -> Script {
 }
 
 /// An operation at random. Scripts come from a pool, so that the server knows them.
-pub fn operation(random: &mut Random, scripts: &[Script]) -> Operation {
+/// `extended`: also those that Redis lacks.
+pub fn operation(random: &mut Random, scripts: &[Script], extended: bool) -> Operation {
     let script =
         |random: &mut Random| Operation::Script(scripts[random.below(scripts.len())].clone());
+    let parts = |random: &mut Random| {
+        (0..2 + random.below(2))
+            .map(|_| match random.below(5) {
+                0 => script(random),
+                _ => Operation::Command(command(random, false)),
+            })
+            .collect()
+    };
     match random.below(10) {
         0..4 => Operation::Command(match command(random, true) {
             Command::DbSize => Command::FlushDb,
             other => other,
         }),
-        4..6 => Operation::Multi(
-            (0..2 + random.below(2))
-                .map(|_| match random.below(5) {
-                    0 => script(random),
-                    _ => Operation::Command(command(random, false)),
-                })
-                .collect(),
-        ),
+        4 => match random.below(2) {
+            0 if extended => Operation::Undoing(parts(random)),
+            _ => Operation::Multi(parts(random)),
+        },
+        5 => Operation::Watched(random.below(KEYS), parts(random)),
         _ => script(random),
     }
 }
@@ -492,34 +595,6 @@ mod tests {
             .is_some()
     }
 
-    /// The answer that the model gives, and the store after it.
-    fn answered(store: &Store, operation: &Operation) -> (Value, Store) {
-        let mut after = store.clone();
-        match operation {
-            Operation::Command(command) => {
-                let answer = run(&mut after, command).unwrap_or_else(|error| error);
-                (answer, after)
-            }
-            Operation::Script(script) => {
-                let mut answers = Vec::new();
-                let lines = &script.lines;
-                match lines.iter().try_for_each(|line| run_line(&mut after, line, &mut answers)) {
-                    Ok(()) => (Value::Array(answers), after),
-                    Err(error) => (error, store.clone()),
-                }
-            }
-            Operation::Multi(parts) => {
-                let mut answers = Vec::new();
-                for part in parts {
-                    let (answer, next) = answered(&after, part);
-                    answers.push(answer);
-                    after = next;
-                }
-                (Value::Array(answers), after)
-            }
-        }
-    }
-
     /// Operations one after the other, told as if four clients had overlapped.
     fn overlapping(seed: u64) -> Told {
         let mut random = Random::new(seed);
@@ -531,8 +606,8 @@ mod tests {
         let mut ends = [0; 4];
         for moment in 1..=16 {
             let client = random.below(4);
-            let operation = operation(&mut random, &scripts);
-            let (answer, after) = answered(&store, &operation);
+            let operation = operation(&mut random, &scripts, true);
+            let (answer, after) = operation.answered(&store);
             store = after;
             // It takes effect at 10 * moment, the ones of this client do not overlap.
             let invoked = (10 * moment - random.below(30).min(10 * moment)).max(ends[client] + 1);
@@ -541,7 +616,7 @@ mod tests {
             history[client].push(Event { invoked, answered, operation, answer });
         }
         let all = read_all();
-        let (answer, _) = answered(&store, &all);
+        let (answer, _) = all.answered(&store);
         history.push(vec![Event { invoked: at(999), answered: at(1000), operation: all, answer }]);
         history
     }
@@ -597,6 +672,36 @@ mod tests {
             assert!(seen(Value::Nil));
             assert!(!seen(Value::bulk("1")));
         }
+    }
+
+    #[test]
+    fn what_an_undone_transaction_left_is_refused() {
+        let failing = Script { declared: vec![0], lines: vec![Line::Fail] };
+        let undoing = Operation::Undoing(vec![one(Command::Incr(0)), Operation::Script(failing)]);
+        for answer in [error("EXECABORT"), killed()] {
+            let seen = |value: Value| {
+                let other = (one(Command::Incr(1)), Value::Integer(1));
+                then_read([(undoing.clone(), answer.clone()), other], one(Command::Get(0)), value)
+            };
+            assert!(seen(Value::Nil));
+            assert!(!seen(Value::bulk("1")));
+        }
+    }
+
+    #[test]
+    fn a_change_behind_watch_is_refused() {
+        let watched = Operation::Watched(0, vec![one(Command::Incr(0))]);
+        let seen = |before: Value, answer: Value, last: &str| {
+            let pair = Value::Array(vec![before, answer]);
+            let other = (one(Command::Append(0, "5".to_owned())), Value::Integer(1));
+            then_read([(watched.clone(), pair), other], one(Command::Get(0)), Value::bulk(last))
+        };
+        let done = |value| Value::Array(vec![Value::Integer(value)]);
+        assert!(seen(Value::bulk("5"), done(6), "6"));
+        assert!(seen(Value::Nil, Value::Nil, "5"));
+        // It has read before the change and written behind it.
+        assert!(!seen(Value::Nil, done(6), "6"));
+        assert!(!seen(Value::bulk("5"), Value::Nil, "6"));
     }
 
     #[test]

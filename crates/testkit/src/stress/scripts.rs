@@ -1,7 +1,7 @@
 //! Scripts that would not end or would take everything.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Arena, Verdict, call, connect, expect};
 use crate::client::ReadError;
@@ -114,7 +114,10 @@ pub fn finished(arena: &Arena) -> Verdict {
     let script = "for i = 1, 1500000 do redis.call('EXISTS', KEYS[1]) end redis.call('SET', KEYS[1], 'x') return 'finished'";
     let ends: [&[&str]; 3] = [&["SHUTDOWN", "NOSAVE"], &["SHUTDOWN"], &["SIGTERM"]];
     for end in ends {
-        let mut server = arena.start(4, &[])?;
+        // In rollback mode NOSAVE waits for short ones only.
+        let isolated: &[&str] = &["--script-atomicity", "isolation"];
+        let keeps = !arena.oracle && end.contains(&"NOSAVE");
+        let mut server = arena.start(4, if keeps { isolated } else { &[] })?;
         let mut runner = connect(&server)?;
         let mut probe = connect(&server)?;
         let mut last = connect(&server)?;
@@ -146,6 +149,35 @@ pub fn finished(arena: &Arena) -> Verdict {
         })?;
     }
     Ok("SHUTDOWN and SIGTERM wait for it".to_owned())
+}
+
+/// SHUTDOWN NOSAVE does not wait for `busy-reply-threshold` where what a script did can be undone.
+pub fn given_up(arena: &Arena) -> Verdict {
+    if arena.oracle {
+        return Ok("not for Redis, which hears nothing meanwhile".to_owned());
+    }
+    let mut worst = Duration::ZERO;
+    // From the worker of the script, and from the other one.
+    for which in 0..2 {
+        let mut server = arena.start(2, &["--busy-reply-threshold", "60000"])?;
+        let mut clients = [connect(&server)?, connect(&server)?];
+        let mut runner = connect(&server)?;
+        let script = "redis.call('SET', KEYS[1], 1) while true do end";
+        runner.send(&["EVAL", script, "1", "key"]).map_err(|error| error.to_string())?;
+        let mut probe = connect(&server)?;
+        let running = poll(Duration::from_secs(10), || {
+            probe.send(&["GET", "key"]).ok()?;
+            probe.read(Duration::from_millis(50)).is_err().then_some(())
+        });
+        expect(running.is_some(), || "the script never ran".to_owned())?;
+        let started = Instant::now();
+        clients[which].send(&["SHUTDOWN", "NOSAVE"]).map_err(|error| error.to_string())?;
+        let status = poll(Duration::from_secs(20), || server.ended());
+        worst = worst.max(started.elapsed());
+        expect(status.is_some_and(|status| status.code() == Some(0)), || format!("{status:?}"))?;
+    }
+    expect(worst < Duration::from_secs(5), || format!("the server ended after {worst:?}"))?;
+    Ok(format!("after {worst:.1?} at most"))
 }
 
 pub fn memory_limit(arena: &Arena) -> Verdict {
