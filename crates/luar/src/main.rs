@@ -1,4 +1,7 @@
-//! The `luar` binary: `luar [FILE] [--directive value ...]` serves, `luar script …` helps authors.
+//! The `luar` binary: `luar [FILE] [--directive value ...]` serves, `luar script …` helps authors,
+//! `luar check-aof` looks at files.
+
+mod check_aof;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -8,6 +11,7 @@ Luar, a Redis-compatible in-memory server whose Lua scripts are transactions.
 
 Usage: luar [/path/to/redis.conf] [--directive value ...] [-]
        luar script check | test | types ...
+       luar check-aof [--fix] FILE ...
        luar --version | --help
 
 Without a file the defaults apply: 127.0.0.1:6379, one worker for each core.
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some("script") => return author::main(&args[1..]),
+        Some("check-aof") => return check_aof::main(&args[1..]),
         _ => {}
     }
     let result = match server::config::load(&args, &mut std::io::stdin()) {

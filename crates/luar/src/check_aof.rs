@@ -1,0 +1,159 @@
+//! `luar check-aof`: are these append-only files whole, and what is in them?
+//!
+//! Knows files and words only; what a whole file is, `persist` says.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use persist::aof::{Error, Manifest, Next, Reader, Torn};
+
+const USAGE: &str = "\
+Usage: luar check-aof [--fix] FILE ...
+
+FILE is a manifest, whose files are all checked, or a base or incremental file. A file that a crash
+has torn at its end loses that end with --fix; with a manifest only the last file may be torn.
+Exit code 1 when a file is damaged or still torn, 2 when it cannot be read.
+";
+
+/// What went wrong before there was anything to check.
+const TROUBLE: u8 = 2;
+
+/// How a file is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Whole,
+    /// Torn, and not mended, or damaged.
+    Broken,
+}
+
+/// Runs `luar check-aof` with what stands behind it.
+pub fn main(args: &[OsString]) -> ExitCode {
+    let is = |wanted: &'static str| move |arg: &&OsString| arg.as_os_str() == wanted;
+    if args.iter().any(|arg| is("--help")(&arg) || is("-h")(&arg)) {
+        print!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    let fix = args.iter().any(|arg| is("--fix")(&arg));
+    let files: Vec<&OsString> = args.iter().filter(|arg| !is("--fix")(arg)).collect();
+    if files.is_empty() {
+        eprint!("{USAGE}");
+        return ExitCode::from(TROUBLE);
+    }
+    let mut code = ExitCode::SUCCESS;
+    for file in files {
+        match check(Path::new(file), fix) {
+            Ok(Health::Whole) => {}
+            Ok(Health::Broken) => code = ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("luar check-aof: {}: {error}", Path::new(file).display());
+                return ExitCode::from(TROUBLE);
+            }
+        }
+    }
+    code
+}
+
+fn check(path: &Path, fix: bool) -> io::Result<Health> {
+    if path.extension().is_none_or(|extension| extension != "manifest") {
+        return check_file(path, fix, true);
+    }
+    let mut text = Vec::new();
+    File::open(path)?.read_to_end(&mut text)?;
+    let manifest = match Manifest::parse(&text) {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            say(path, error);
+            return Ok(Health::Broken);
+        }
+    };
+    let files: Vec<PathBuf> =
+        manifest.files().map(|file| path.with_file_name(&file.name)).collect();
+    let mut health = Health::Whole;
+    for (index, file) in files.iter().enumerate() {
+        if !file.try_exists()? {
+            say(file, "the manifest names it, and it is not there");
+            health = Health::Broken;
+            continue;
+        }
+        let may_be_torn = index + 1 == files.len() && !manifest.incremental.is_empty();
+        if check_file(file, fix, may_be_torn)? == Health::Broken {
+            health = Health::Broken;
+        }
+    }
+    Ok(health)
+}
+
+fn say(path: &Path, what: impl Display) {
+    println!("{}: {what}", path.display());
+}
+
+/// Checks one file, and cuts it if it is torn, may be, and is to be mended.
+fn check_file(path: &Path, fix: bool, may_be_torn: bool) -> io::Result<Health> {
+    let mut file = File::open(path)?;
+    let mut header = Vec::new();
+    file.by_ref().take(5).read_to_end(&mut header)?;
+    file.rewind()?;
+    let (mut keys, mut preamble_bytes) = (None, 0);
+    if header == b"REDIS" {
+        match check_preamble(&file) {
+            Ok((count, bytes)) => (keys, preamble_bytes) = (Some(count), bytes),
+            Err(persist::rdb::Error::Io(error)) => return Err(error),
+            Err(error) => {
+                say(path, format_args!("damaged: {error}"));
+                return Ok(Health::Broken);
+            }
+        }
+        file.seek(SeekFrom::Start(preamble_bytes))?;
+    }
+    let mut reader = Reader::new(file, preamble_bytes);
+    let (mut blocks, mut commands) = (0u64, 0);
+    let end = loop {
+        match reader.next_block() {
+            Ok(Next::Block(block)) => {
+                blocks += 1;
+                commands += block.command_count();
+            }
+            Ok(Next::End(end)) => break end,
+            Err(Error::Io(error)) => return Err(error),
+            Err(error @ Error::Damaged { .. }) => {
+                say(path, error);
+                return Ok(Health::Broken);
+            }
+        }
+    };
+    let keys = keys.map(|keys| format!("{keys} keys, ")).unwrap_or_default();
+    let Some(torn) = end else {
+        say(path, format_args!("{keys}{blocks} blocks, {commands} commands: whole"));
+        return Ok(Health::Whole);
+    };
+    let Torn { keep_bytes, dropped_bytes, dropped_commands } = torn;
+    let lost = format!("{dropped_bytes} bytes, {dropped_commands} commands");
+    if fix && may_be_torn {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(keep_bytes)?;
+        file.sync_all()?;
+        say(path, format_args!("{keys}{blocks} blocks, {commands} commands; cut off: {lost}"));
+        return Ok(Health::Whole);
+    }
+    let advice = match may_be_torn {
+        true => "--fix cuts it there",
+        false => "it is not the last file: what comes behind it does not fit",
+    };
+    say(path, format_args!("torn behind byte {keep_bytes}: {lost} are not whole; {advice}"));
+    Ok(Health::Broken)
+}
+
+/// Reads the RDB at the beginning of a file; answers how many keys it has, and where it ends.
+fn check_preamble(file: &File) -> Result<(u64, u64), persist::rdb::Error> {
+    let limits = data::Limits::default();
+    let mut reader = persist::rdb::Reader::new(BufReader::new(file), &limits)?;
+    let mut keys = 0;
+    while let Some(item) = reader.item()? {
+        keys += u64::from(matches!(item, persist::rdb::Item::Key(_)));
+    }
+    Ok((keys, reader.offset()))
+}
