@@ -358,6 +358,8 @@ impl Watch {
             worker.stopped.stop(run);
             worker.stop_nested();
             worker.interrupt();
+            // It is gone in a moment: nobody is to hear BUSY because of it.
+            self.clear_busy(worker);
             outcome = Ok(());
         }
         outcome
@@ -373,7 +375,8 @@ impl Watch {
             }
             let since_ms = now_ms.saturating_sub(started_ms).max(0) as u64;
             let was_busy = worker.busy.load(Ordering::Acquire) != AT_EASE;
-            if since_ms >= threshold_ms.max(1) && !was_busy {
+            let is_killed = worker.fate.load(Ordering::Acquire) == fate(run, KILLED);
+            if since_ms >= threshold_ms.max(1) && !was_busy && !is_killed {
                 self.mark_busy(worker, run);
                 crate::log_warning!(
                     "Slow script detected: still in execution after {threshold_ms} milliseconds. \

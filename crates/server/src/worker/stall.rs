@@ -24,6 +24,12 @@ const SHARD_PATIENCE: Duration = Duration::from_millis(1);
 /// How long a walk waits for each shard while nobody is known to keep one for long; it has to
 /// begin anew when it gives up.
 const WALK_PATIENCE: Duration = Duration::from_millis(50);
+/// How long a worker inside of a script serves others while requests come in: most clients send
+/// the next one within that time, and need not wait for the next interrupt, 10 ms later. It is
+/// what a script may lose of each such period.
+const LINGER: Duration = Duration::from_millis(3);
+/// How long it waits for the next request; as short as the poller can.
+const LINGER_PATIENCE: Duration = Duration::from_millis(1);
 /// How soon stalled connections are offered again.
 pub(super) const STALL_PERIOD: Duration = Duration::from_millis(1);
 
@@ -219,8 +225,9 @@ impl WorkerLoop {
             && !self.server.scripts.watch.is_stopped(self.id)
     }
 
-    /// One turn of the loop from within a script, for all connections but its own. What the
-    /// script has going is set aside meanwhile. `nests` says that other scripts may run.
+    /// Turns of the loop from within a script, for all connections but its own: one, and more for
+    /// a moment as long as there is something to do. What the script has going is set aside
+    /// meanwhile. `nests` says that other scripts may run.
     pub fn serve_others(&self, nests: bool) {
         self.nests_until.set(nests.then(|| Instant::now() + NEST_LEASH));
         let (mark, clock) = (self.mark.get(), self.clock.get());
@@ -230,13 +237,43 @@ impl WorkerLoop {
         let was_over = self.is_shift_over.get();
         let started = self.ticker.now();
 
+        let until = Instant::now() + LINGER;
+        let mut patience = Duration::ZERO;
+        let mut is_renewed = false;
+        let mut events = Events::with_capacity(256);
+        while self.turn_from_within(&mut events, patience, &mut is_renewed) {
+            patience = until.saturating_duration_since(Instant::now()).min(LINGER_PATIENCE);
+            let is_over = patience.is_zero() || self.server.scripts.watch.is_stopped(self.id);
+            if is_over || self.server.is_shutting_down() {
+                break;
+            }
+        }
+
+        self.nests_until.set(None);
+        *self.outbox.borrow_mut() = outbox;
+        *self.held_lines.borrow_mut() = held_lines;
+        self.request_bytes.set(request_bytes);
+        self.clock.set(clock);
+        // Not the script's time.
+        self.mark.set(mark + (self.ticker.now() - started));
+        // The turn around this one goes by the old configuration.
+        self.is_shift_over.set(was_over || is_renewed);
+    }
+
+    /// One of them. Answers whether something came in.
+    fn turn_from_within(
+        &self,
+        events: &mut Events,
+        patience: Duration,
+        is_renewed: &mut bool,
+    ) -> bool {
+        let polled = self.poll.borrow_mut().poll(events, Some(patience)).is_ok();
         self.look_at_clock();
-        self.mark.set(started);
-        let is_renewed = self.renew_shift();
+        self.mark.set(self.ticker.now());
+        *is_renewed |= self.renew_shift();
         let shift = self.shift.borrow().clone();
         self.renew_patience();
-        let mut events = Events::with_capacity(256);
-        if self.poll.borrow_mut().poll(&mut events, Some(Duration::ZERO)).is_ok() {
+        if polled {
             self.ready.borrow_mut().extend(events.iter().map(Ready::from));
         }
         self.offer_stalled(&shift);
@@ -252,15 +289,6 @@ impl WorkerLoop {
         self.flush_all(&shift);
         self.time_out_blocked(&shift);
         self.end_pause();
-
-        self.nests_until.set(None);
-        *self.outbox.borrow_mut() = outbox;
-        *self.held_lines.borrow_mut() = held_lines;
-        self.request_bytes.set(request_bytes);
-        self.clock.set(clock);
-        // Not the script's time.
-        self.mark.set(mark + (self.ticker.now() - started));
-        // The turn around this one goes by the old configuration.
-        self.is_shift_over.set(was_over || is_renewed);
+        polled && !events.is_empty()
     }
 }

@@ -145,7 +145,7 @@ fn rounds(arena: &Arena, setting: &Setting, count: usize) -> Result<(usize, usiz
         Ok::<_, String>((operations, killed))
     })?;
     // Few rounds may have nothing of one kind.
-    if rolls_back && count >= 100 {
+    if rolls_back && count >= 1_000 {
         for field in ["script_parallel_runs", "script_restarts", "script_exclusive_runs"] {
             let runs = info(&mut leader, field)?;
             expect(runs > 0, || format!("{}: {field} is {runs}", setting.name))?;
