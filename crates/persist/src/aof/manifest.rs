@@ -7,6 +7,8 @@ use std::fmt;
 
 /// The longest line, its end included.
 const LINE_BYTES_MAX: usize = 1024;
+/// The longest name: quoted, it still fits into a line.
+const NAME_BYTES_MAX: usize = 240;
 
 /// What a file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +124,9 @@ fn parse_line(line: &[u8]) -> Result<File, &'static str> {
             if value.is_empty() || value.contains(['/', '\\']) || matches!(value, "." | "..") {
                 return Err("a file's name is expected, not a path");
             }
+            if value.len() > NAME_BYTES_MAX {
+                return Err("a file's name is too long");
+            }
             name = Some(value.to_owned());
         } else if pair[0].eq_ignore_ascii_case(b"seq") {
             sequence = value.parse().ok().filter(|sequence| *sequence > 0);
@@ -190,8 +195,9 @@ mod tests {
 
     #[test]
     fn names_come_back() {
-        for name in ["a", "a b", "\"", "\t\u{e4}\u{1f600}", "'x'", "a#b"] {
-            let incremental = vec![file(name, 1, Kind::Incremental)];
+        let longest = "\x01".repeat(NAME_BYTES_MAX);
+        for name in ["a", "a b", "\"", "\t\u{e4}\u{1f600}", "'x'", "a#b", &longest] {
+            let incremental = vec![file(name, u64::MAX, Kind::Incremental)];
             let manifest = Manifest { incremental, ..Manifest::default() };
             let text = manifest.to_text();
             assert_eq!(Manifest::parse(text.as_bytes()), Ok(manifest), "{text}");
@@ -214,6 +220,7 @@ mod tests {
             ("file a seq 1 type x\n", 1),
             ("file ../a seq 1 type i\n", 1),
             ("file a\" seq 1 type i\n", 1),
+            (&format!("file {} seq 1 type i\n", "x".repeat(NAME_BYTES_MAX + 1)), 1),
             (&format!("{base}{base}"), 2),
             (&format!("{incremental}{incremental}"), 2),
             (&format!("{base}file {} seq 2 type i\n", "x".repeat(LINE_BYTES_MAX)), 2),

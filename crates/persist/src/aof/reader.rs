@@ -115,6 +115,7 @@ enum Halt {
 #[derive(Debug)]
 pub struct Reader<R> {
     input: R,
+    step_bytes: u64,
     buffer: Vec<u8>,
     /// Where the buffer begins in the file.
     buffer_offset: u64,
@@ -138,8 +139,14 @@ pub struct Reader<R> {
 impl<R: Read> Reader<R> {
     /// `offset`: where the input begins in its file, if something else (a preamble) stands before.
     pub fn new(input: R, offset: u64) -> Reader<R> {
+        Reader::in_steps(input, offset, CHUNK_BYTES)
+    }
+
+    /// The same, reading so many bytes at a time.
+    pub fn in_steps(input: R, offset: u64, step_bytes: usize) -> Reader<R> {
         Reader {
             input,
+            step_bytes: step_bytes as u64,
             buffer: Vec::new(),
             buffer_offset: offset,
             has_ended: false,
@@ -292,7 +299,7 @@ impl<R: Read> Reader<R> {
             self.at -= gone;
             self.spans.iter_mut().for_each(|span| span.start -= gone);
         }
-        let read = self.input.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut self.buffer)?;
+        let read = self.input.by_ref().take(self.step_bytes).read_to_end(&mut self.buffer)?;
         self.has_ended = read == 0;
         Ok(!self.has_ended)
     }
@@ -300,6 +307,7 @@ impl<R: Read> Reader<R> {
     /// Whether the line that is wrong here ends in zeros, and nothing else follows. Reads the file
     /// to its end.
     fn only_zeros_follow(&mut self) -> io::Result<bool> {
+        while self.buffer.len() - self.at < ANNOTATION_BYTES_MAX && self.fill()? {}
         let mut near = self.buffer[self.at..].iter().take(ANNOTATION_BYTES_MAX);
         let Some(first) = near.position(|byte| *byte == 0) else { return Ok(false) };
         let from = self.at + first;
@@ -310,7 +318,7 @@ impl<R: Read> Reader<R> {
             // Only how many they are counts.
             self.zero_bytes += (self.buffer.len() - from) as u64;
             self.buffer.truncate(from);
-            let mut chunk = self.input.by_ref().take(CHUNK_BYTES as u64);
+            let mut chunk = self.input.by_ref().take(self.step_bytes);
             if chunk.read_to_end(&mut self.buffer)? == 0 {
                 return Ok(true);
             }
@@ -351,18 +359,6 @@ mod tests {
             out.extend_from_slice(format!("${}\r\n{arg}\r\n", arg.len()).as_bytes());
         }
         out
-    }
-
-    /// Gives a byte or a few at a time.
-    struct Dribble<'a>(&'a [u8], usize);
-
-    impl Read for Dribble<'_> {
-        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-            let len = self.1.min(self.0.len()).min(into.len());
-            into[..len].copy_from_slice(&self.0[..len]);
-            self.0 = &self.0[len..];
-            Ok(len)
-        }
     }
 
     /// The end, or the places of damage.
@@ -428,7 +424,7 @@ mod tests {
             assert_eq!(seen.2, end.0 as u64);
         }
         for step in [1, 7, 100_000] {
-            assert_eq!(read_from(Reader::new(Dribble(&bytes, step), 0)).0, seen);
+            assert_eq!(read_from(Reader::in_steps(&bytes[..], 0, step)).0, seen);
         }
         let (moved, _) = read_from(Reader::new(&bytes[..], 1000));
         assert!(moved.iter().zip(&seen).all(|(moved, seen)| moved.2 == seen.2 + 1000));
@@ -507,6 +503,23 @@ mod tests {
         // Zeros with something behind them are no torn end.
         let (_, end) = read(&[&whole[..], &[0; 5000], &whole].concat());
         assert_eq!(end, Err((whole.len() as u64, whole.len() as u64)));
+    }
+
+    #[test]
+    fn how_bytes_come_makes_no_difference() {
+        let whole = command(&["SET", "k", "v"]);
+        let ends: [&[u8]; 5] = [b"\0", b"x", b"x\0", b"*1\r\n$9\r\nabc", &[b'x'; 40]];
+        for end in ends {
+            for zeros in [0, 1, 40, 900, 3000] {
+                let mut bytes = [&whole[..], end].concat();
+                bytes.resize(bytes.len() + zeros, 0);
+                let at_once = read(&bytes);
+                for step in [1, 33, 1000] {
+                    let dribbled = read_from(Reader::in_steps(&bytes[..], 0, step));
+                    assert_eq!(dribbled, at_once, "{} by {step}", bytes.escape_ascii());
+                }
+            }
+        }
     }
 
     #[test]
