@@ -385,12 +385,17 @@ fn strict_integer(digits: &[u8]) -> Option<i64> {
 }
 
 /// Makes room behind an unfinished request of which `needed` bytes are awaited, for the next read.
+/// If so many are there already, nobody knows what comes: requests that wait to be executed.
 ///
 /// The room grows with what has arrived, never with what was announced, and is capped at what is
 /// needed: copying stays linear for an argument of any size, and the buffer ends up no larger than
 /// its request. There is room for at least `step` bytes, unless fewer are needed.
 pub fn reserve_for(buffer: &mut Vec<u8>, needed: usize, step: usize) {
-    let missing = needed.saturating_sub(buffer.len()).max(1);
+    let missing = match needed.checked_sub(buffer.len()) {
+        Some(missing @ 1..) => missing,
+        // In proportion, or a long queue of requests would be copied for each step.
+        _ => buffer.len().max(step),
+    };
     if buffer.capacity() - buffer.len() < missing.min(step) {
         buffer.reserve_exact(missing.min(buffer.len().max(step)));
     }

@@ -202,6 +202,22 @@ fn many_arguments_byte_by_byte_are_linear() {
 }
 
 #[test]
+fn requests_that_wait_to_be_executed_are_read_in_large_pieces() {
+    const STEP: usize = 16_384;
+    let mut buffer = vec![b'x'; 100];
+    let mut reads = 0;
+    while buffer.len() < 20_000_000 {
+        // Nothing is parsed meanwhile, so what was needed last is there long since.
+        reserve_for(&mut buffer, 100, STEP);
+        let room = buffer.capacity() - buffer.len();
+        assert!(room >= STEP, "{room} bytes behind {}", buffer.len());
+        buffer.resize(buffer.len() + room, b'x');
+        reads += 1;
+    }
+    assert!(reads < 20, "{reads} times copied");
+}
+
+#[test]
 fn room_for_a_large_argument_grows_with_what_arrived_and_ends_exact() {
     let needed = 10_000_000;
     let mut buffer = Vec::new();
