@@ -98,7 +98,8 @@ fn users_of_the_configuration() {
     assert!(acl.as_setting(&plain).is_empty());
 
     fs::write(&path, "user al +nope\n").unwrap();
-    let error = Acl::new(&config(&[path.to_str().unwrap()])).err().unwrap();
+    let args = [OsString::from(&path)];
+    let error = load(&args, &mut std::io::empty()).unwrap_err().to_string();
     assert!(error.contains("'+nope'"), "{error}");
     fs::write(&path, "user al on\naclfile users.acl\n").unwrap();
     assert!(Acl::new(&config(&[path.to_str().unwrap()])).is_err());

@@ -142,8 +142,6 @@ fn what_is_not_built_is_refused() {
         "tls-port 6380",
         "replicaof 127.0.0.1 6379",
         "slaveof 127.0.0.1 6379",
-        "aclfile /etc/users.acl",
-        "user alice on",
         "loadmodule x.so",
         "rename-command GET G",
         "activedefrag yes",
@@ -153,9 +151,16 @@ fn what_is_not_built_is_refused() {
         assert!(error.starts_with("test.conf:1: "), "{error}");
         assert!(error.ends_with(" is not built into this version of Luar"), "{error}");
     }
-    for line in ["appendonly no", "tls-port 0", "replicaof no one", "aclfile \"\""] {
+    for line in ["appendonly no", "tls-port 0", "replicaof no one"] {
         assert_eq!(load_file(line, &[]).unwrap().config, Config::default(), "{line}");
     }
+}
+
+#[test]
+fn a_rule_of_a_user_that_is_refused_has_its_place() {
+    let error = load_file("port 1\nuser alice on +nope", &[]).unwrap_err();
+    assert!(error.starts_with("test.conf:2: "), "{error}");
+    assert!(error.contains("'+nope': Unknown command or category name in ACL"), "{error}");
 }
 
 #[test]
@@ -247,7 +252,8 @@ fn get_takes_names_and_globs() {
         get(&store, &["lua-time-l[a-z]mit", "busy-reply-threshold"]),
         [pair("lua-time-limit", "5000"), pair("busy-reply-threshold", "5000")]
     );
-    let names = DIRECTIVES.iter().map(|directive| directive.names().count()).sum::<usize>();
+    let shown = DIRECTIVES.iter().filter(|directive| !directive.traits.hidden);
+    let names = shown.map(|directive| directive.names().count()).sum::<usize>();
     assert_eq!(get(&store, &["*"]).len(), names);
 }
 
@@ -439,6 +445,7 @@ fn line() -> impl Strategy<Value = (String, String)> {
         "nosave now",
         "normal 1 2 3",
         "pubsub 1k 1mb 5",
+        "alice on >pw ~a* +@read",
         "99.5",
         "a b",
         "{port}",
@@ -484,7 +491,7 @@ proptest! {
         for (name, value) in &changes {
             let _ = set(&store, &[name, value]);
         }
-        store.rewrite(Users::default()).unwrap();
+        store.rewrite(store.current().users.clone()).unwrap();
         let rewritten = fs::read_to_string(&path).unwrap();
         let again = load_args(&[file]).map_err(TestCaseError::fail)?;
         prop_assert_eq!(&again.config, &*store.current(), "{}\n->\n{}", text, rewritten);

@@ -1,6 +1,8 @@
 //! Values of the configuration with a shape of their own: save points, buffer limits, addresses,
 //! event classes, percentiles. Knows no directive's default.
 
+use crate::acl::Rules;
+
 use super::value::{Setting, Source, WRONG_ARGUMENTS, bytes, integer, memory_text, one_of, quoted};
 use super::value::{choices, single};
 use std::path::PathBuf;
@@ -136,6 +138,10 @@ impl Setting for Users {
     fn apply(&mut self, args: &[&[u8]], (): &(), source: Source) -> Result<(), String> {
         if source == (Source::Line { first: true }) {
             self.0.clear();
+        }
+        if let [_, rules @ ..] = args {
+            let checked = Rules::new(true).apply_all(rules, true);
+            checked.map_err(|error| error.0.trim_start_matches("ERR ").to_owned())?;
         }
         if !matches!(args, [b""]) {
             self.0.push(args.iter().map(|arg| arg.to_vec()).collect());
