@@ -16,7 +16,6 @@ use smallvec::SmallVec;
 
 use crate::acl::log::Context;
 use crate::client::{Attempt, Client, ClientInfo, Queued, ReplyMode};
-use crate::config::Config;
 use crate::connection::{Connection, Hold};
 use crate::mailbox::Mail;
 use crate::memory;
@@ -236,7 +235,7 @@ fn reject(
 }
 
 /// Statistics and slow log of a command that ran.
-fn finish(
+pub fn finish(
     lp: &WorkerLoop,
     shift: &Shift,
     client: &Client,
@@ -247,30 +246,18 @@ fn finish(
 ) {
     let ns = lp.lap();
     lp.stats.ran(command.id, ns, failed, shift.config.latency_tracking);
-    log_if_slow(lp, shift, client, command, args, ns, now_ms);
-}
-
-/// Whether what took so long goes into the slow log.
-pub fn is_slow(config: &Config, ns: u64) -> bool {
-    let limit_us = config.slowlog_log_slower_than_us;
-    limit_us >= 0 && ns / 1000 >= limit_us as u64 && config.slowlog_max_len > 0
-}
-
-/// Adds a command that has run to the slow log, if it belongs there.
-pub fn log_if_slow(
-    lp: &WorkerLoop,
-    shift: &Shift,
-    client: &Client,
-    command: &Registered,
-    args: &[&[u8]],
-    ns: u64,
-    now_ms: i64,
-) {
-    if is_slow(&shift.config, ns)
+    let mut script = lp.ran_script.take();
+    if let Some(script) = &mut script {
+        script.count(lp.id, ns);
+    }
+    let limit_us = shift.config.slowlog_log_slower_than_us;
+    if limit_us >= 0
+        && ns / 1000 >= limit_us as u64
+        && shift.config.slowlog_max_len > 0
         && !command.row.has(flag::SKIP_SLOWLOG)
         && is_slow_now(lp, ns / 1000)
     {
-        let about_script = lp.slow_script.take().filter(|_| command.row.has(flag::SCRIPT));
+        let about_script = script.map(|script| script.describe());
         lp.server.slowlog.add(
             now_ms / 1000,
             ns / 1000,

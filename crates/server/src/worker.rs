@@ -170,8 +170,8 @@ pub struct WorkerLoop {
     pub vms: [RefCell<crate::script::WorkerVm>; 2],
     /// The script of the command that runs now, as its planning found it.
     pub found_script: RefCell<Option<Arc<crate::script::Known>>>,
-    /// What the slow log is to say of the script that just ran.
-    pub slow_script: RefCell<Option<String>>,
+    /// The script that just ran, to be counted at the end of its command.
+    pub ran_script: RefCell<Option<crate::script::RanScript>>,
     /// How the script ended that just ran.
     pub script_ended: Cell<crate::script::Ended>,
     pub pool: RefCell<Pool>,
@@ -230,7 +230,7 @@ impl WorkerLoop {
             held_lines: RefCell::default(),
             vms: Default::default(),
             found_script: RefCell::default(),
-            slow_script: RefCell::default(),
+            ran_script: RefCell::default(),
             script_ended: Cell::default(),
             pool: RefCell::default(),
             stats,
@@ -324,12 +324,6 @@ impl WorkerLoop {
     #[inline]
     pub fn ns_since(&self, ticks: u64) -> u64 {
         self.ticker.ns_between(ticks + self.ticker.cost(), self.ticker.now())
-    }
-
-    /// How long the command that runs now has been running, ns.
-    #[inline]
-    pub fn elapsed_ns(&self) -> u64 {
-        self.ticker.ns_between(self.mark.get(), self.ticker.now())
     }
 
     /// Unix time in ms when the command that runs now began.

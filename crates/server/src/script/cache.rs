@@ -10,8 +10,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use hashbrown::HashMap;
 use lua::{Script, Sha};
@@ -41,6 +41,8 @@ pub struct Cache {
     workers: usize,
     /// Totals of the scripts that are gone.
     gone: Gone,
+    /// Scripts that were taken out and may still be held by a worker, which counts them later.
+    leaving: Mutex<Vec<Weak<Known>>>,
     kept: RwLock<Kept>,
     evicted: Mutex<VecDeque<Sha>>,
     /// How many were ever evicted, and how many of them before the statistics were reset.
@@ -92,6 +94,7 @@ impl Cache {
         Cache {
             workers,
             gone: Gone::default(),
+            leaving: Mutex::default(),
             kept: RwLock::default(),
             evicted: Mutex::default(),
             evictions: AtomicU64::new(0),
@@ -168,6 +171,7 @@ impl Cache {
         {
             let Some(known) = kept.evict() else { return };
             self.used_bytes.fetch_sub(known.bytes(), Ordering::Relaxed);
+            self.let_go(std::iter::once(&known));
             let mut evicted = self.evicted.lock();
             if evicted.len() == EVICTED_MAX {
                 evicted.pop_front();
@@ -200,6 +204,9 @@ impl Cache {
 
     pub fn reset_stats(&self) {
         self.evictions_before.store(self.evictions(), Ordering::Relaxed);
+        for known in self.leaving.lock().iter().filter_map(Weak::upgrade) {
+            known.stats.reset();
+        }
         *self.gone.lock() = Totals::default();
         self.kept.read().by_sha.values().for_each(|known| known.stats.reset());
     }
@@ -225,7 +232,18 @@ impl Cache {
 
     /// Of the scripts that are gone.
     pub fn totals_of_gone(&self) -> Totals {
-        self.gone.lock().clone()
+        let held: Vec<Arc<Known>> = self.leaving.lock().iter().filter_map(Weak::upgrade).collect();
+        let mut totals = self.gone.lock().clone();
+        held.iter().for_each(|known| totals.add(&known.stats.totals()));
+        totals
+    }
+
+    /// Scripts are taken out.
+    fn let_go<'k>(&self, scripts: impl Iterator<Item = &'k Arc<Known>>) {
+        // Few are held for long: those that workers ran last.
+        let mut leaving = self.leaving.lock();
+        leaving.retain(|known| known.strong_count() > 0);
+        leaving.extend(scripts.filter(|known| !known.never_ran()).map(Arc::downgrade));
     }
 
     /// SCRIPT FLUSH.
@@ -234,10 +252,12 @@ impl Cache {
             let mut kept = self.kept.write();
             self.used_bytes.store(0, Ordering::Relaxed);
             self.generation.fetch_add(1, Ordering::Release);
+            self.let_go(kept.by_sha.values());
             std::mem::take(&mut *kept)
         };
         // Freed while nobody waits for the lock.
         drop(gone);
+        self.leaving.lock().retain(|known| known.strong_count() > 0);
     }
 
     pub fn len(&self) -> usize {

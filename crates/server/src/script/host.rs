@@ -37,11 +37,16 @@ pub(super) mod state {
     pub const TIMED: u8 = 1 << 4;
     /// Its user may not do everything.
     pub const RESTRICTED: u8 = 1 << 5;
+    /// Every state.
+    pub const ANY: u8 = 1 << 6;
 }
 
 /// The states in which a command needs care.
 pub fn minds(row: &Row) -> u8 {
-    let mut minds = state::OVER | state::RESTRICTED;
+    let mut minds = state::OVER | state::RESTRICTED | state::TIMED;
+    if super::may_be_long(row.name) {
+        minds |= state::ANY;
+    }
     if row.has(flag::WRITE) {
         minds |= state::UNWRITTEN | state::READ_ONLY;
     }
@@ -258,17 +263,19 @@ impl ScriptHost<'_, '_> {
         self.txn.select(self.client.db);
     }
 
+    /// Takes the short way, unless the call needs care for more than its time; answers whether.
     #[inline(always)]
-    fn call_now(
+    fn call_plainly(
         &mut self,
         command: &'static Registered,
         args: &[&[u8]],
         protocol: Protocol,
         answer: &mut Answer,
-    ) {
+        state: u8,
+    ) -> bool {
         if let Some(plain) = &command.in_script
             && (plain.args_min..=plain.args_max).contains(&args.len())
-            && self.state & plain.minds == 0
+            && state & plain.minds == 0
             && self.lp.server.monitor_count.load(Ordering::Relaxed) == 0
             && self.txn.expect_key(args[1])
         {
@@ -281,10 +288,10 @@ impl ScriptHost<'_, '_> {
                 answer.reply(protocol).error(&error.0);
             }
             self.ran(command, protocol, answer);
-            return;
+            return true;
         }
         self.txn.forget_key();
-        self.call_with_care(command, args, protocol, answer);
+        false
     }
 
     #[inline(never)]
@@ -296,7 +303,10 @@ impl ScriptHost<'_, '_> {
         answer: &mut Answer,
     ) {
         let started = self.lp.ticks();
-        self.call_now(command, args, protocol, answer);
+        let untimed = self.state & !(state::TIMED | state::ANY);
+        if !self.call_plainly(command, args, protocol, answer, untimed) {
+            self.call_with_care(command, args, protocol, answer);
+        }
         let ns = self.lp.ns_since(started);
         self.meter.note(&self.lp.server.engine, self.client.db, command, args, ns);
         if !self.meter.times_all() {
@@ -330,9 +340,12 @@ impl Host for ScriptHost<'_, '_> {
     #[inline]
     fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, answer: &mut Answer) {
         let command = &table().all[command as usize];
+        if self.call_plainly(command, args, protocol, answer, self.state) {
+            return;
+        }
         match command.may_be_long || self.is(state::TIMED) {
             true => self.call_timed(command, args, protocol, answer),
-            false => self.call_now(command, args, protocol, answer),
+            false => self.call_with_care(command, args, protocol, answer),
         }
     }
 

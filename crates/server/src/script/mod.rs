@@ -164,7 +164,7 @@ pub fn run<'e>(
     shift: &'e Shift,
     client: &mut Client,
     txn: &mut Txn<'e>,
-    known: &Known,
+    known: Arc<Known>,
     keys: &[&[u8]],
     args: &[&[u8]],
     read_only: bool,
@@ -199,7 +199,7 @@ pub fn run<'e>(
     let (db, protocol) = (client.db, client.protocol);
     let transaction_db = txn.db();
     let out_of_memory = dispatch::is_over_memory_limit(shift);
-    let mut state = state::UNWRITTEN;
+    let mut state = state::UNWRITTEN | state::ANY;
     if !client.user.may_do_everything() {
         state |= state::RESTRICTED;
     }
@@ -293,14 +293,14 @@ pub fn run<'e>(
     };
     let is_nested = level > 0;
     let now_ms = lp.now_ms();
-    lp.server.scripts.runs[lp.id].note(known, txn.is_exclusive(), is_nested, ended, now_ms);
+    lp.server.scripts.runs[lp.id].note(&known, txn.is_exclusive(), is_nested, ended, now_ms);
     if ended != Ended::Answered {
         tally.note_restart();
         return ended;
     }
     let bytes = |list: &[&[u8]]| list.iter().map(|item| item.len()).sum::<usize>();
     let finished = Finished {
-        ns: lp.elapsed_ns(),
+        ns: 0,
         at_ms: now_ms,
         is_error: out.first() == Some(&b'-'),
         is_rolled_back: undoes_itself && outcome != Outcome::Ok && has_written,
@@ -311,10 +311,26 @@ pub fn run<'e>(
         bytes_out: out.len(),
         traces,
     };
-    tally.note(&finished, &meter);
-    if dispatch::is_slow(config, finished.ns) {
-        let name = script.name().unwrap_or(script.sha_hex());
-        lp.slow_script.replace(Some(meter.describe(name)));
-    }
+    lp.ran_script.replace(Some(RanScript { known, finished, meter }));
     ended
+}
+
+/// A run that is to be counted once it is known how long its command took.
+pub struct RanScript {
+    known: Arc<Known>,
+    finished: Finished,
+    meter: Meter,
+}
+
+impl RanScript {
+    pub fn count(&mut self, worker: usize, ns: u64) {
+        self.finished.ns = ns;
+        self.known.stats.of(worker).note(&self.finished, &self.meter);
+    }
+
+    /// For the slow log.
+    pub fn describe(&self) -> String {
+        let script = &self.known.script;
+        self.meter.describe(script.name().unwrap_or(script.sha_hex()))
+    }
 }

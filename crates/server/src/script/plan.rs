@@ -62,6 +62,10 @@ impl Known {
         (own + self.stats.bytes()) as u64
     }
 
+    pub(super) fn never_ran(&self) -> bool {
+        self.stats.is_empty()
+    }
+
     pub fn stays(&self) -> bool {
         self.stays.load(Ordering::Relaxed)
     }

@@ -155,7 +155,7 @@ pub struct Finished {
 
 /// Runs of a script on a worker whose calls are all timed: the first ones, then one of so many.
 const SAMPLED_FIRST: u64 = 16;
-const SAMPLED_EVERY: u64 = 64;
+const SAMPLED_EVERY: u64 = 256;
 
 impl Tally {
     pub fn samples_next_run(&self) -> bool {
@@ -241,6 +241,11 @@ impl ScriptStats {
 
     fn tallies(&self) -> impl Iterator<Item = &Tally> {
         self.workers.iter().filter_map(|worker| worker.get().map(|tally| &**tally))
+    }
+
+    /// No worker has run it.
+    pub fn is_empty(&self) -> bool {
+        self.tallies().next().is_none()
     }
 
     pub fn totals(&self) -> Totals {
@@ -333,13 +338,13 @@ mod tests {
     fn the_first_runs_and_some_of_the_others_are_sampled() {
         let tally = Tally::default();
         let meter = super::super::Meter::new(false);
-        let sampled = (0..1024)
+        let sampled = (0..1025)
             .filter(|_| {
                 let samples = tally.samples_next_run();
                 tally.note(&run(5), &meter);
                 samples
             })
             .count();
-        assert_eq!(sampled, 16 + 15);
+        assert_eq!(sampled, 16 + 4);
     }
 }

@@ -30,7 +30,7 @@ pub fn dryrun(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
         request.shift,
         request.client,
         request.txn,
-        &script,
+        script,
         keys,
         values,
         false,

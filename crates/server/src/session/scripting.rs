@@ -160,7 +160,7 @@ fn run(
         request.shift,
         request.client,
         request.txn,
-        &script,
+        script,
         keys,
         values,
         read_only,

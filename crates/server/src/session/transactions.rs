@@ -163,13 +163,9 @@ fn exec(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
                 Blocking::Never,
             );
         }
-        let ns = request.lp.lap();
         let failed = out.first() == Some(&b'-');
-        let histogram = request.config().latency_tracking;
-        request.lp.stats.ran(command.id, ns, failed, histogram);
-        let now_ms = request.lp.now_ms();
-        let (lp, shift) = (request.lp, request.shift);
-        dispatch::log_if_slow(lp, shift, request.client, command, &args, ns, now_ms);
+        let (lp, shift, now_ms) = (request.lp, request.shift, request.lp.now_ms());
+        dispatch::finish(lp, shift, request.client, command, &args, failed, now_ms);
         request.reply.raw(&out);
         if undoes && let Some(text) = reason_to_undo(request, &out) {
             request.txn.roll_back();
