@@ -20,7 +20,7 @@ pub const TABLE: &[Command<Handler>] = &[
         .syntax("key"),
     Command::new(Group::Generic, "restore", -4, restore)
         .flags(WRITE | DENYOOM)
-        .categories(category::DANGEROUS)
+        .categories(category::KEYSPACE | category::DANGEROUS)
         .keys(&[KeySpec::first(k::OW | k::UPDATE)])
         .since("2.6.0")
         .complexity("O(N) with N the size of the value, O(N*log(N)) for sorted sets")
