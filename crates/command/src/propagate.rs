@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(
             said,
             "RPUSH l a b\nRPUSH m c\nSELECT 1\nRPUSH m d\nLPOP m 3\nRPOP m\nSELECT 0\n\
-             HSET h f 1 g 2\nHDEL h f\nZADD z 0.10000000000000001 m inf n"
+             HSET h f 1 g 2\nHDEL h f\nZADD z 0.1 m inf n"
         );
     }
 
