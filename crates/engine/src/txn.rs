@@ -4,7 +4,7 @@
 //! shared, so several values can be looked at together; all changes go through the door
 //! (`door/`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use lock_api::{RawMutex as _, RawMutexTimed as _};
@@ -12,8 +12,8 @@ use smallvec::SmallVec;
 
 use crate::change::{Change, Changes, Record};
 use crate::engine::Engine;
-use crate::entry::{Entry, ValueRef};
-use crate::shard::ShardData;
+use crate::entry::{Entry, EntryRef, ValueRef};
+use crate::shard::{ShardData, same};
 use crate::sync::RawMutex;
 use crate::undo::Recorder;
 use crate::wait::KeyName;
@@ -82,6 +82,21 @@ impl Hashed {
     const NONE: Hashed = Hashed { address: 0, len: 0, hash: 0 };
 }
 
+/// The entry that a script's transaction found last: its calls often come back to one key.
+#[derive(Clone, Copy)]
+struct Found {
+    db: u32,
+    hash: u64,
+    /// Its place in its table; null when there is none.
+    slot: *const Entry,
+    /// The undo log has all of what it was.
+    is_saved: bool,
+}
+
+impl Found {
+    const NOTHING: Found = Found { db: 0, hash: 0, slot: std::ptr::null(), is_saved: false };
+}
+
 /// The guard. Dropping it releases the locks; `commit` does so and hands over the effects. While
 /// it records (`undo`), its changes can be rolled back, and dropping it does that too.
 pub struct Txn<'e> {
@@ -110,6 +125,7 @@ pub struct Txn<'e> {
     /// The script it belongs to, as a number that others can stop; 0 for none.
     run: u64,
     hashed: Hashed,
+    found: Cell<Found>,
     /// A shard that is held; a guess that spares a search.
     held_last: u16,
     locked: bool,
@@ -154,6 +170,7 @@ impl<'e> Txn<'e> {
             changes: None,
             run: 0,
             hashed: Hashed::NONE,
+            found: Cell::new(Found::NOTHING),
             held_last: u16::MAX,
             locked: true,
         })
@@ -192,8 +209,13 @@ impl<'e> Txn<'e> {
     /// memory is used for anything else, the key is not hashed again.
     #[inline]
     pub fn expect_key(&mut self, key: &[u8]) -> bool {
+        let (address, len) = (key.as_ptr().addr(), key.len());
+        if let Some(Found { hash, .. }) = self.found_last(key) {
+            self.hashed = Hashed { address, len, hash };
+            return true;
+        }
         let hash = self.engine.hash(key);
-        self.hashed = Hashed { address: key.as_ptr().addr(), len: key.len(), hash };
+        self.hashed = Hashed { address, len, hash };
         let shard = Engine::shard_of(hash);
         let holds = self.holds(shard);
         if holds && self.plan != Plan::Walk {
@@ -214,6 +236,51 @@ impl<'e> Txn<'e> {
             return self.hashed.hash;
         }
         self.engine.hash(key)
+    }
+
+    #[inline]
+    fn found_last(&self, key: &[u8]) -> Option<Found> {
+        let found = self.found.get();
+        // SAFETY: it was found in a shard that this transaction still holds, and whatever may move
+        // or free entries goes through `shard_mut`, which forgets it.
+        let entry = unsafe { found.slot.as_ref() }?;
+        (found.db == self.db && same(entry.key(), key)).then_some(found)
+    }
+
+    /// Whether this is the entry found last, and the undo log has all of what it was.
+    #[inline]
+    pub(crate) fn is_known_saved(&self, entry: EntryRef) -> bool {
+        let found = self.found.get();
+        // SAFETY: as in `found_last`.
+        found.is_saved && unsafe { found.slot.as_ref() }.map(Entry::address) == Some(entry)
+    }
+
+    /// The undo log has all of what this entry was.
+    pub(crate) fn note_saved(&self, entry: EntryRef) {
+        let found = self.found.get();
+        // SAFETY: as in `found_last`.
+        if unsafe { found.slot.as_ref() }.map(Entry::address) == Some(entry) {
+            self.found.set(Found { is_saved: true, ..found });
+        }
+    }
+
+    /// The undo log begins anew: it has nothing yet.
+    pub(crate) fn forget_found(&self) {
+        self.found.set(Found::NOTHING);
+    }
+
+    /// The entry of a key, expired or not.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<&Entry> {
+        if let Some(found) = self.found_last(key) {
+            // SAFETY: as in `found_last`; changes need `&mut self`.
+            return unsafe { found.slot.as_ref() };
+        }
+        let entry = self.shard(Engine::shard_of(hash)).db(self.db)?.find(hash, key)?;
+        if self.run != 0 {
+            self.found.set(Found { db: self.db, hash, slot: entry, is_saved: false });
+        }
+        Some(entry)
     }
 
     /// The shards held now, ascending; none of an exclusive plan.
@@ -439,6 +506,7 @@ impl<'e> Txn<'e> {
 
     #[inline]
     pub(crate) fn shard_mut(&mut self, shard: u16) -> &mut ShardData {
+        self.forget_found();
         assert!(self.holds(shard), "a command touched a key outside its lock plan");
         // SAFETY: as above, and `&mut self` rules out other references from this transaction.
         unsafe { &mut *self.engine.shards[shard as usize].data.get() }
@@ -447,7 +515,7 @@ impl<'e> Txn<'e> {
     /// The live entry of a key: neither statistics nor access clock change.
     pub fn peek(&self, key: &[u8]) -> Option<&Entry> {
         let hash = self.hash(key);
-        let entry = self.shard(Engine::shard_of(hash)).db(self.db)?.find(hash, key)?;
+        let entry = self.find(hash, key)?;
         if entry.is_expired(self.now_ms) {
             let mut expired = self.expired.borrow_mut();
             if expired.len() < EXPIRED_NOTED_MAX {

@@ -4,6 +4,7 @@
 use std::ffi::{CStr, c_int};
 
 use crate::context::{Context, stack_place};
+use crate::internals;
 use crate::interrupt;
 use crate::number;
 use crate::sys::*;
@@ -80,10 +81,7 @@ pub unsafe fn write_reply(
             }
             LUA_TTABLE => {
                 interrupt::poll(L);
-                if out.len() > (*context).meter.limit_bytes {
-                    push_bytes(L, b"not enough memory");
-                    lua_error(L);
-                }
+                check_size(L, context, out);
                 write_table(L, context, out, client);
             }
             _ => write_null(out, client),
@@ -111,6 +109,11 @@ unsafe fn write_table(
 ) {
     // SAFETY: as `write_reply`, which checked for room for the few slots used here.
     unsafe {
+        let table = lua_topointer(L, -1).cast();
+        if internals::hash_part(table).next().is_none() {
+            // What is no list has a field.
+            return write_list(L, context, out, client, table);
+        }
         if field(L, c"err") == LUA_TSTRING {
             write_error(out, bytes_at(L, -1));
             lua_settop(L, -2);
@@ -189,6 +192,49 @@ unsafe fn write_table(
             if index % VALUES_AT_ONCE == 0 {
                 interrupt::poll(L);
             }
+        }
+    }
+}
+
+/// Writes the table on top of the stack, which has an array part alone.
+unsafe fn write_list(
+    L: *mut lua_State,
+    context: *mut Context,
+    out: &mut Vec<u8>,
+    client: Protocol,
+    table: *const internals::Table,
+) {
+    // SAFETY: as `write_reply`. The array stays where it is: no Lua code runs.
+    unsafe {
+        let values = internals::array_part(table).get(1..).unwrap_or_default();
+        let count = values.iter().take_while(|&&value| value != internals::NIL).count();
+        write_header(out, b'*', count);
+        for (index, &value) in (1..).zip(&values[..count]) {
+            match internals::value_of(value) {
+                internals::Value::Number(number) => write_integer(out, integer_of(number)),
+                internals::Value::Str(text) => {
+                    write_bulk(out, internals::string_bytes(text));
+                    check_size(L, context, out);
+                }
+                _ => {
+                    lua_rawgeti(L, -1, index);
+                    write_reply(L, context, out, client);
+                }
+            }
+            if index % VALUES_AT_ONCE == 0 {
+                interrupt::poll(L);
+            }
+        }
+    }
+}
+
+/// Raises an error when a reply takes more memory than the script may.
+unsafe fn check_size(L: *mut lua_State, context: *mut Context, out: &[u8]) {
+    // SAFETY: as `write_reply`.
+    unsafe {
+        if out.len() > (*context).meter.limit_bytes {
+            push_bytes(L, b"not enough memory");
+            lua_error(L);
         }
     }
 }

@@ -103,10 +103,14 @@ impl<'a> Reply<'a> {
         self.line(b'-', text);
     }
 
+    #[inline]
     pub fn integer(&mut self, value: i64) {
-        if self.is_short(Short::Integer(value)) {
-            return;
+        if !self.is_short(Short::Integer(value)) {
+            self.encode_integer(value);
         }
+    }
+
+    fn encode_integer(&mut self, value: i64) {
         if let 0..=9 = value {
             self.out.extend_from_slice(&[b':', b'0' + value as u8, b'\r', b'\n']);
             return;

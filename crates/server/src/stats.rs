@@ -63,7 +63,8 @@ impl CommandTotals {
     }
 }
 
-/// The counters of one worker.
+/// The counters of one worker, in cache lines of their own.
+#[repr(align(128))]
 pub struct WorkerStats {
     commands: Box<[CommandStats]>,
     pub total_commands: Counter,

@@ -174,6 +174,10 @@ pub struct WorkerLoop {
     pub ran_script: RefCell<Option<crate::script::RanScript>>,
     /// How the script ended that just ran.
     pub script_ended: Cell<crate::script::Ended>,
+    /// The script that ran last by its SHA1.
+    pub recent_script: Cell<Option<crate::script::Recent>>,
+    /// An empty buffer for the reply of the next script.
+    pub script_reply: Cell<Vec<u8>>,
     pub pool: RefCell<Pool>,
     pub stats: Arc<WorkerStats>,
     next_accept: Cell<usize>,
@@ -232,6 +236,8 @@ impl WorkerLoop {
             found_script: RefCell::default(),
             ran_script: RefCell::default(),
             script_ended: Cell::default(),
+            recent_script: Cell::default(),
+            script_reply: Cell::default(),
             pool: RefCell::default(),
             stats,
             next_accept: Cell::new(0),

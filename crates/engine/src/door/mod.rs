@@ -102,8 +102,8 @@ impl<'e> Txn<'e> {
 
     /// The live entry of a key that is about to change; an expired one is removed.
     fn meet(&mut self, hash: u64, key: &[u8]) -> Option<&Entry> {
-        let (db, now_ms) = (self.db, self.now_ms);
-        let found = self.shard(Engine::shard_of(hash)).db(db)?.find(hash, key)?;
+        let now_ms = self.now_ms;
+        let found = self.find(hash, key)?;
         if found.is_expired(now_ms) {
             self.remove_if_expired(key);
             return None;
@@ -164,11 +164,10 @@ impl<'e> Txn<'e> {
                 None => None,
             },
         };
-        let (db, clock) = (self.db, access::fresh(self.worker, self.now_ms));
+        let clock = access::fresh(self.worker, self.now_ms);
         let lfu = self.worker.settings.policy.is_lfu();
-        let found = self.shard(Engine::shard_of(hash)).db(db).and_then(|db| db.find(hash, key));
         let mut in_place = false;
-        if let Some(mut at) = found.map(Entry::address)
+        if let Some(mut at) = self.find(hash, key).map(Entry::address)
             && (!self.is_recording() || self.note_overwritten(hash, at))
         {
             // SAFETY: found above, and a note moves no entry of a table.
@@ -241,7 +240,7 @@ impl<'e> Txn<'e> {
                 let expire = entry.expire_at_ms();
                 if let ValueRef::Str(Str::Int(stored)) = entry.get() {
                     let mut at = entry.address();
-                    self.note_int(hash, key, stored, expire);
+                    self.note_int(hash, at, stored, expire);
                     // SAFETY: found above, and a note moves no entry of a table.
                     unsafe { at.entry_mut() }.overwrite_int(value);
                     self.changed_to(hash, key, value);
@@ -259,18 +258,14 @@ impl<'e> Txn<'e> {
     /// stays. One lookup and no allocation when the key holds an integer.
     pub fn increment(&mut self, key: &[u8], by: i64) -> Result<i64, NotIncremented> {
         let hash = self.hash(key);
-        let (db, now_ms, worker, no_touch) = (self.db, self.now_ms, self.worker, self.no_touch);
-        let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
-        if let Some(entry) = tables.find_mut(hash, key)
+        if let Some(entry) = self.find(hash, key)
             && let ValueRef::Str(Str::Int(stored)) = entry.get()
-            && !entry.is_expired(now_ms)
+            && !entry.is_expired(self.now_ms)
         {
             let sum = stored.checked_add(by).ok_or(NotIncremented::Overflow)?;
-            if !no_touch {
-                access::touch(entry, worker, now_ms);
-            }
+            self.touch(entry);
             let (mut at, expire) = (entry.address(), entry.expire_at_ms());
-            self.note_int(hash, key, stored, expire);
+            self.note_int(hash, at, stored, expire);
             // SAFETY: found above, and a note moves no entry of a table.
             unsafe { at.entry_mut() }.overwrite_int(sum);
             self.changed_to(hash, key, sum);

@@ -15,9 +15,11 @@
 mod deltas;
 mod trial;
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashSet;
 use data::{Encoding, Table};
 
 use crate::engine::Engine;
@@ -99,7 +101,7 @@ pub(crate) struct Recorder {
     /// First record of the current segment.
     segment: usize,
     /// Hash of a key to the latest record of the segment with it, once there are many.
-    index: AHashMap<u64, u32>,
+    index: HashMap<u64, u32, BuildHasherDefault<AlreadyHashed>>,
     bytes: usize,
     /// Effects when the recording began.
     dirty: u64,
@@ -108,6 +110,24 @@ pub(crate) struct Recorder {
     changes: usize,
     /// Keys whose watches are marked at commit.
     marks: AHashSet<KeyName>,
+}
+
+/// Takes hashes as they are.
+#[derive(Default)]
+struct AlreadyHashed(u64);
+
+impl Hasher for AlreadyHashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("hashes are numbers")
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
 }
 
 fn index_key(hash: u64, db: u32) -> u64 {
@@ -180,7 +200,7 @@ impl Recorder {
         self.records.shrink_to(KEPT_MAX);
         self.barriers.shrink_to(KEPT_MAX);
         if self.index.capacity() > 2 * KEPT_MAX {
-            self.index = AHashMap::default();
+            self.index = HashMap::default();
         }
         self.index.clear();
         self.marks.clear();
@@ -281,6 +301,7 @@ impl Txn<'_> {
             log.ready = self.effects.ready.len();
             log.changes = self.mark_changes();
             self.undo = Some(log);
+            self.forget_found();
         }
     }
 
@@ -299,6 +320,7 @@ impl Txn<'_> {
     /// and the transaction can go on. Does nothing when it does not record.
     pub fn roll_back(&mut self) {
         let Some(mut log) = self.undo.take() else { return };
+        self.forget_found();
         let home = self.db;
         loop {
             let first = log.barriers.last().map_or(0, |(first, _)| *first);
@@ -333,6 +355,7 @@ impl Txn<'_> {
     /// locks are free.
     pub(crate) fn keep_changes(&mut self) -> Option<Box<Recorder>> {
         let log = self.undo.take()?;
+        self.forget_found();
         for name in &log.marks {
             let shard = self.engine.key_shard(&name.1);
             if let Some(watches) = self.shard(shard).watches.get(name) {
@@ -477,13 +500,20 @@ impl Txn<'_> {
 
     /// Whether a string may be overwritten where it stands: a short one is copied first. All
     /// others are to be replaced, so that what is there moves into the log. Only while recording.
-    pub(crate) fn note_overwritten(&mut self, hash: u64, entry: EntryRef) -> bool {
+    pub(crate) fn note_overwritten(&mut self, hash: u64, place: EntryRef) -> bool {
+        if self.is_known_saved(place) {
+            return true;
+        }
         // SAFETY: as in `begin_edit`.
-        let entry = unsafe { entry.entry() };
+        let entry = unsafe { place.entry() };
         let db = self.db;
         let log = self.undo.as_mut().expect("called while recording");
         if let Some(at) = log.find(hash, db, entry.key()) {
-            return log.records[at].saved.is_whole();
+            let is_whole = log.records[at].saved.is_whole();
+            if is_whole {
+                self.note_saved(place);
+            }
+            return is_whole;
         }
         let expire = entry.expire_at_ms();
         let saved = match entry.get() {
@@ -494,22 +524,40 @@ impl Txn<'_> {
             _ => return false,
         };
         log.push(hash, db, entry.key(), saved);
+        self.note_saved(place);
         true
     }
 
     /// An integer is about to be overwritten where it stands.
-    pub(crate) fn note_int(&mut self, hash: u64, key: &[u8], stored: i64, expire: Option<i64>) {
+    #[inline]
+    pub(crate) fn note_int(
+        &mut self,
+        hash: u64,
+        entry: EntryRef,
+        stored: i64,
+        expire: Option<i64>,
+    ) {
+        if !self.is_known_saved(entry) {
+            self.note_int_now(hash, entry, stored, expire);
+        }
+    }
+
+    fn note_int_now(&mut self, hash: u64, place: EntryRef, stored: i64, expire: Option<i64>) {
         let db = self.db;
         let Some(log) = &mut self.undo else { return };
-        match log.find(hash, db, key) {
-            None => {
-                log.push(hash, db, key, Saved::Int(stored, expire));
-            }
+        // SAFETY: as in `begin_edit`.
+        let key = unsafe { place.entry() }.key();
+        let at = match log.find(hash, db, key) {
+            None => log.push(hash, db, key, Saved::Int(stored, expire)),
             Some(at) => {
                 if let Saved::Expiry(when) = log.records[at].saved {
                     log.records[at].saved = Saved::Int(stored, when);
                 }
+                at
             }
+        };
+        if log.records[at].saved.is_whole() {
+            self.note_saved(place);
         }
     }
 
@@ -530,9 +578,12 @@ impl Txn<'_> {
     }
 
     /// A value is about to be edited in place. Only while recording.
-    pub(crate) fn begin_edit(&mut self, hash: u64, entry: EntryRef) -> Edits {
+    pub(crate) fn begin_edit(&mut self, hash: u64, place: EntryRef) -> Edits {
+        if self.is_known_saved(place) {
+            return Edits::Whole;
+        }
         // SAFETY: the caller has found it in its table and holds the shard; nothing moves here.
-        let entry = unsafe { entry.entry() };
+        let entry = unsafe { place.entry() };
         let db = self.db;
         let log = self.undo.as_mut().expect("called while recording");
         let at = match log.find(hash, db, entry.key()) {
@@ -550,10 +601,11 @@ impl Txn<'_> {
                 at
             }
         };
-        match &log.records[at].saved {
-            Saved::Deltas(_) => Edits::Deltas(at),
-            _ => Edits::Whole,
+        if let Saved::Deltas(_) = &log.records[at].saved {
+            return Edits::Deltas(at);
         }
+        self.note_saved(place);
+        Edits::Whole
     }
 
     /// A value under deltas is about to be edited again: saves it whole if its deltas have
@@ -610,6 +662,7 @@ impl Txn<'_> {
 
     /// The value of one key is about to move to another, which is empty now.
     pub(crate) fn note_relocated(&mut self, from: (u32, &[u8]), to: (u32, &[u8])) {
+        self.forget_found();
         let log = self.undo.as_mut().expect("called while recording");
         let own = |name: (u32, &[u8])| (name.0, Small::from_slice(name.1));
         log.barrier(Barrier::Relocated { from: own(from), to: own(to) });
@@ -617,6 +670,7 @@ impl Txn<'_> {
 
     /// The tables of whole databases were taken out. Frees them when it does not record.
     pub(crate) fn release_tables(&mut self, taken: Vec<(u16, u32, Db)>, removed: usize) {
+        self.forget_found();
         match &mut self.undo {
             Some(log) => log.barrier(Barrier::Flushed { taken, removed }),
             None => {
@@ -628,6 +682,7 @@ impl Txn<'_> {
 
     /// Two databases are swapped.
     pub(crate) fn note_swapped(&mut self, a: u32, b: u32) {
+        self.forget_found();
         if let Some(log) = &mut self.undo {
             log.barrier(Barrier::Swapped(a, b));
         }

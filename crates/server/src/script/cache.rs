@@ -81,6 +81,7 @@ impl Kept {
                 continue;
             }
             let known = self.by_sha.remove(&sha)?;
+            known.set_gone();
             self.evaled -= 1;
             self.evaled_bytes -= known.bytes();
             return Some(known);
@@ -109,9 +110,14 @@ impl Cache {
     pub fn get(&self, sha: &Sha) -> Option<Arc<Known>> {
         let kept = self.kept.read();
         let known = kept.by_sha.get(sha)?;
+        self.note_use(known);
+        Some(known.clone())
+    }
+
+    /// A script is used that was found before.
+    pub fn note_use(&self, known: &Known) {
         // Later than the newest script came.
         known.note_use(2 * self.epoch.load(Ordering::Relaxed) + 1);
-        Some(known.clone())
     }
 
     /// Whether it is there, which is no use.
@@ -252,6 +258,7 @@ impl Cache {
             let mut kept = self.kept.write();
             self.used_bytes.store(0, Ordering::Relaxed);
             self.generation.fetch_add(1, Ordering::Release);
+            kept.by_sha.values().for_each(|known| known.set_gone());
             self.let_go(kept.by_sha.values());
             std::mem::take(&mut *kept)
         };

@@ -84,6 +84,9 @@ impl End {
 
 /// What a running script sees of the server.
 pub(super) struct ScriptHost<'h, 'e> {
+    pub commands: &'static [Registered],
+    /// Longest string a command may make.
+    pub bulk_bytes_max: usize,
     pub lp: &'h WorkerLoop,
     pub shift: &'e Shift,
     pub client: &'h mut Client,
@@ -280,7 +283,7 @@ impl ScriptHost<'_, '_> {
             && self.txn.expect_key(args[1])
         {
             let mut call = Call::new(self.txn, answer.reply(protocol), Blocking::Never);
-            call.bulk_bytes_max = self.shift.config.proto_max_bulk_len as usize;
+            call.bulk_bytes_max = self.bulk_bytes_max;
             let result = (plain.handler)(&mut call, args);
             self.txn.forget_key();
             if let Err(error) = result {
@@ -339,7 +342,7 @@ impl Host for ScriptHost<'_, '_> {
 
     #[inline]
     fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, answer: &mut Answer) {
-        let command = &table().all[command as usize];
+        let command = &self.commands[command as usize];
         if self.call_plainly(command, args, protocol, answer, self.state) {
             return;
         }

@@ -24,7 +24,7 @@ pub use host::minds;
 use host::{End, ScriptHost, state};
 use meter::Meter;
 pub use meter::may_be_long;
-pub use plan::{Known, Runs, parse_sha, plan};
+pub use plan::{Known, Recent, Runs, parse_sha, plan};
 use stats::Finished;
 pub use stats::{Gone, ScriptStats, Totals};
 pub use watch::{KillError, NEST_LEASH, Obstacle, Watch, watch};
@@ -33,6 +33,7 @@ use crate::client::Client;
 use crate::config::ScriptAtomicity;
 use crate::dispatch;
 use crate::request::Origin;
+use crate::table::table;
 use crate::worker::{Shift, WorkerLoop};
 
 /// Shared by all workers.
@@ -176,9 +177,8 @@ pub fn run<'e>(
     let config = &shift.config;
     let deadline_ms = flags.deadline_ms.unwrap_or(config.script_deadline_ms);
     // Of a script that was restarted, from its first beginning.
-    let began = client.attempt.began.unwrap_or_else(Instant::now);
-    let deadline =
-        (deadline_ms > 0).then(|| began.checked_add(Duration::from_millis(deadline_ms))).flatten();
+    let began = (deadline_ms > 0).then(|| client.attempt.began.unwrap_or_else(Instant::now));
+    let deadline = began.and_then(|at| at.checked_add(Duration::from_millis(deadline_ms)));
     let watch = &lp.server.scripts.watch;
     // Inside of a transaction that records already, that one is rolled back.
     let undoes_itself = config.script_atomicity == ScriptAtomicity::Rollback && !txn.is_recording();
@@ -217,6 +217,8 @@ pub fn run<'e>(
     }
     let counted_calls = client.attempt.calls;
     let mut host = ScriptHost {
+        commands: &table().all,
+        bulk_bytes_max: config.proto_max_bulk_len as usize,
         lp,
         shift,
         client,
@@ -286,7 +288,7 @@ pub fn run<'e>(
         _ => watch.end_nested(lp.id, used_bytes),
     }
     // The time it waits for another script is not its own.
-    client.attempt.began = (ended == Ended::Restarts).then_some(began);
+    client.attempt.began = began.filter(|_| ended == Ended::Restarts);
     client.attempt.calls = match ended {
         Ended::Answered => 0,
         Ended::Restarts | Ended::Postponed => calls.max(counted_calls),

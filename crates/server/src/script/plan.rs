@@ -40,6 +40,8 @@ pub struct Known {
     stays: AtomicBool,
     /// From when on, Unix ms, it may run from within other scripts.
     nests_from_ms: AtomicI64,
+    /// It was evicted or flushed.
+    is_gone: AtomicBool,
 }
 
 impl Known {
@@ -53,7 +55,13 @@ impl Known {
             last_use: AtomicU64::new(2 * number),
             stays: AtomicBool::new(false),
             nests_from_ms: AtomicI64::new(0),
+            is_gone: AtomicBool::new(false),
         }
+    }
+
+    /// The cache knows it no more.
+    pub(super) fn set_gone(&self) {
+        self.is_gone.store(true, Ordering::Release);
     }
 
     /// What it takes in the cache.
@@ -119,8 +127,44 @@ impl Known {
     }
 }
 
+/// The script that a worker ran last by its SHA1. It is the next one more often than not, and is
+/// found here without touching what workers share.
+pub struct Recent {
+    digits: [u8; SHA_DIGITS],
+    known: Arc<Known>,
+}
+
+const SHA_DIGITS: usize = 40;
+
+impl Recent {
+    /// Takes it out if these are its digits and it is still kept.
+    fn take(lp: &WorkerLoop, digits: &[u8]) -> Option<Arc<Known>> {
+        let recent = lp.recent_script.take()?;
+        let is_it = recent.digits == *digits && !recent.known.is_gone.load(Ordering::Acquire);
+        is_it.then(|| {
+            lp.server.scripts.cache.note_use(&recent.known);
+            recent.known
+        })
+    }
+
+    /// Keeps the script of an EVALSHA for the next one.
+    pub fn put(lp: &WorkerLoop, args: &[&[u8]], known: Arc<Known>) {
+        if is_by_sha(args[0])
+            && let Ok(digits) = args[1].try_into()
+        {
+            lp.recent_script.set(Some(Recent { digits, known }));
+        }
+    }
+}
+
+/// Whether a command of the EVAL family names its script by the SHA1.
+fn is_by_sha(name: &[u8]) -> bool {
+    name.len() >= 7 && name[..7].eq_ignore_ascii_case(b"evalsha")
+}
+
 /// How the scripts of one worker ran.
 #[derive(Default)]
+#[repr(align(128))]
 pub struct Runs {
     /// Beside others, from beginning to end.
     pub parallel: Counter,
@@ -179,7 +223,7 @@ pub fn plan(
     let by_sha = |digits| parse_sha(digits).and_then(|sha| cache.get(&sha));
     let by_source = |source| cache.get(&lua::sha_of(source));
     let script = match command.row.name {
-        "evalsha" | "evalsha_ro" => by_sha(args[1]),
+        "evalsha" | "evalsha_ro" => Recent::take(lp, args[1]).or_else(|| by_sha(args[1])),
         "dryrun" => by_sha(args[2]).or_else(|| by_source(args[2])),
         _ => by_source(args[1]),
     };

@@ -12,7 +12,7 @@ use command::row::flag::{
 use command::{Command, Error, Group, Result};
 
 use crate::request::{Request, SessionHandler, row};
-use crate::script::{self, Brought, Ended, KillError, Known, parse_sha};
+use crate::script::{self, Brought, Ended, KillError, Known, Recent, parse_sha};
 use crate::session::{dry_run, monitor, script_report};
 
 const GROUP: Group = Group::Scripting;
@@ -154,13 +154,13 @@ fn run(
         let info = &request.client.info;
         monitor::show(request.lp, &info.address, request.client.db, args);
     }
-    let mut out = Vec::new();
+    let mut out = request.lp.script_reply.take();
     let ended = script::run(
         request.lp,
         request.shift,
         request.client,
         request.txn,
-        script,
+        script.clone(),
         keys,
         values,
         read_only,
@@ -171,8 +171,16 @@ fn run(
     if ended == Ended::Answered {
         request.reply.raw(&out);
     }
+    if out.capacity() <= SPARE_BYTES_MAX {
+        out.clear();
+        request.lp.script_reply.set(out);
+    }
+    Recent::put(request.lp, args, script);
     Ok(())
 }
+
+/// A buffer larger than this is not kept for the next reply.
+const SPARE_BYTES_MAX: usize = 64 << 10;
 
 /// How many of the arguments behind their number are keys.
 pub(super) fn key_count(numkeys: &[u8], args: &[&[u8]]) -> Result<usize> {
