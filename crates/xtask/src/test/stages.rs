@@ -54,7 +54,7 @@ pub fn clippy(_: &Wish) -> Result<Tally, String> {
 
 pub fn unit(_: &Wish) -> Result<Tally, String> {
     // Not nextest: this runs the examples in documentation too, and is there on a bare machine.
-    rust_tests(&["test", "--quiet", "--workspace"])
+    rust_tests(&["test", "--quiet", "--workspace", "--no-fail-fast"])
 }
 
 /// Runs tests by cargo and counts them.
