@@ -47,7 +47,7 @@ pub struct Traits {
     pub protected: bool,
     /// Its value is not to be logged.
     pub sensitive: bool,
-    /// CONFIG GET does not know it.
+    /// CONFIG GET and SET do not know it.
     pub hidden: bool,
     pub effect: Option<Effect>,
     /// Any other value than the default needs this, which is not built yet: refused.

@@ -191,7 +191,8 @@ fn targets<'a>(
 ) -> Result<Vec<Target<'a>>, SetError> {
     let mut targets: Vec<Target<'a>> = Vec::with_capacity(pairs.len());
     for [name, value] in pairs {
-        let Some((directive, spelling)) = lookup(name) else {
+        let known = lookup(name).filter(|(directive, _)| !directive.traits.hidden);
+        let Some((directive, spelling)) = known else {
             return Err(SetError::Unknown { name: name.to_vec() });
         };
         let unprotected = match config.enable_protected_configs {
