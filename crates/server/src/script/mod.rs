@@ -251,12 +251,18 @@ pub fn run<'e>(
     let (written_from, has_written, end) = (host.written_from, host.has_written(), host.end);
     let mut meter = std::mem::take(&mut host.meter);
     meter.commands = host.calls;
-    if let (Outcome::Ok, Some(end)) = (outcome, host.end) {
-        // It has caught the error and returned before the interrupt came.
+    if let Some(end) = host.end
+        && outcome != Outcome::Killed
+    {
+        // It has come to an end of its own before the interrupt came: its calls were refused, and
+        // it may have caught that.
+        let is_told = out.get(1..).is_some_and(|told| told.starts_with(end.text().as_bytes()));
         outcome = Outcome::Killed;
-        out.clear();
-        let text = format!("{} script: {}", end.text(), script.sha_hex());
-        Reply::new(out, protocol).error(&text);
+        if !is_told {
+            out.clear();
+            let text = format!("{} script: {}", end.text(), script.sha_hex());
+            Reply::new(out, protocol).error(&text);
+        }
     }
     // The error of a call was counted when it was made; any other is counted here.
     if out.first() == Some(&b'-') && !host.has_counted_error && ended == Ended::Answered {

@@ -29,7 +29,7 @@ const WATCH_PERIOD: Duration = Duration::from_millis(10);
 const LONG_MS: i64 = 20;
 /// A script that has run for longer than this, ms, when a plan for all keys begins to wait for it
 /// does not keep other scripts from beginning meanwhile: they would all wait for its end.
-const RUNAWAY_MS: i64 = 100;
+const RUNAWAY_MS: i64 = 500;
 /// How long a script may run from within another one, which meanwhile keeps its keys and cannot be
 /// ended: a killed script is to be gone within 50 ms, and this is looked at every `WATCH_PERIOD`.
 /// A rate limiter takes a hundredth of it.
