@@ -423,6 +423,11 @@ impl<'e> Txn<'e> {
         self.worker
     }
 
+    /// Changes made so far.
+    pub fn dirty(&self) -> u64 {
+        self.effects.dirty
+    }
+
     /// The one "now" of the transaction, Unix ms.
     pub fn now_ms(&self) -> i64 {
         self.now_ms

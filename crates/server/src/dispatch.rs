@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use crate::acl::log::Context;
 use crate::client::{Attempt, Client, ClientInfo, Queued, ReplyMode};
 use crate::connection::{Connection, Hold};
+use crate::durability::loading;
 use crate::mailbox::Mail;
 use crate::memory;
 use crate::request::{Origin, Request};
@@ -180,6 +181,13 @@ fn checked(
             _ => {}
         }
     }
+    if let Some(error) = lp.server.durability.refuses_writes(&shift.config)
+        && (row.has(flag::WRITE)
+            || command.full_name == "ping"
+            || (command.id == table().exec && transactions::writes(client)))
+    {
+        return refuse(error);
+    }
     if client.protocol == Protocol::Resp2
         && client.is_subscriber()
         && !pubsub::allowed_while_subscribed(row)
@@ -189,6 +197,9 @@ fn checked(
              are allowed in this context",
             command.full_name
         )));
+    }
+    if lp.server.durability.loading.is_on() && !row.has(flag::LOADING) {
+        return refuse(loading::REFUSAL);
     }
     if client.transaction.is_open && !transactions::runs_at_once(row) {
         return Verdict::Queue(command);

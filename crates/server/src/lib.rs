@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod dispatch;
+pub mod durability;
 mod help;
 mod limits;
 mod listener;
@@ -46,7 +47,7 @@ use acl::Acl;
 use config::{Config, ConfigStore, Loaded};
 use listener::Listeners;
 use mailbox::Mailbox;
-use server::Server;
+use server::{AtRest, Server, ShutdownHow};
 use worker::{FIRST_LISTENER, WAKER, WorkerLoop};
 
 /// The version of Redis whose behaviour clients may rely on; they gate features on it.
@@ -122,16 +123,16 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
     for warning in &loaded.warnings {
         log_warning!("{warning}");
     }
+    let saved = durability::loading::prepare(&server)?;
     let pid_file = process::PidFile::write(&snapshot);
     thread::scope(|scope| {
         let shared = &server;
         scope.spawn(move || {
             memory::register_thread();
-            if let Some(signal) = signals.forever().next() {
+            for signal in signals.forever() {
                 log_notice!("Received signal {signal}, scheduling shutdown...");
-                // A script that does not end in time is killed.
-                if !shared.shut_down_at_rest(None) {
-                    shared.shut_down();
+                if end_on_signal(shared, signal) {
+                    break;
                 }
             }
         });
@@ -151,9 +152,14 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
             threads.push(worker.map_err(failed)?);
         }
         server.startup_bytes.store(memory::used_bytes(), Ordering::Relaxed);
-        log_notice!("Ready to accept connections");
-        server.supervisor.tell("STATUS=Ready to accept connections\nREADY=1\n");
-        let mut result = Ok(());
+        // Clients are told to wait meanwhile.
+        let mut result = durability::loading::load(&server, saved);
+        if result.is_ok() && !server.is_shutting_down() {
+            log_notice!("Ready to accept connections");
+            server.supervisor.tell("STATUS=Ready to accept connections\nREADY=1\n");
+        } else {
+            server.shut_down();
+        }
         for thread in threads {
             match thread.join() {
                 Ok(Ok(())) => {}
@@ -172,6 +178,29 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
     }
     log_notice!("Luar is now ready to exit, bye bye...");
     Ok(())
+}
+
+/// Ends the server, or says why not: then false.
+fn end_on_signal(server: &Server, signal: i32) -> bool {
+    if server.is_shutting_down() || server.durability.loading.is_on() {
+        server.shut_down();
+        return true;
+    }
+    let config = server.config.current();
+    let flags = match signal {
+        SIGINT => &config.shutdown_on_sigint,
+        _ => &config.shutdown_on_sigterm,
+    };
+    let how = ShutdownHow { save: flags.save, nosave: flags.nosave, force: flags.force };
+    match server.shut_down_at_rest(None, how) {
+        AtRest::Done => true,
+        AtRest::Refused => false,
+        // A script that does not end in time is killed.
+        AtRest::Busy => {
+            server.shut_down();
+            true
+        }
+    }
 }
 
 /// A panic is a bug, and a worker that ends in one leaves its gate closed for ever: better that

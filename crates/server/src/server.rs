@@ -12,6 +12,7 @@ use crate::acl::Acl;
 use crate::client::ClientInfo;
 use crate::client_memory::ClientMemory;
 use crate::config::ConfigStore;
+use crate::durability::Durability;
 use crate::listener::Listeners;
 use crate::mailbox::{Address, Mail, Mailbox};
 use crate::process::Supervisor;
@@ -59,9 +60,31 @@ pub enum Shutdown {
     Requested,
 }
 
+/// What is to be done before the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShutdownHow {
+    /// Save whatever the configuration says; else it goes by the save points.
+    pub save: bool,
+    pub nosave: bool,
+    /// Whatever goes wrong.
+    pub force: bool,
+}
+
+/// What became of a request to end once nothing runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtRest {
+    Done,
+    /// A script runs for longer than others should have to wait, or than was asked for: nothing
+    /// was done.
+    Busy,
+    /// The data could not be saved: the server goes on.
+    Refused,
+}
+
 pub struct Server {
     pub engine: Engine,
     pub config: Arc<ConfigStore>,
+    pub durability: Durability,
     pub acl: Acl,
     pub listeners: Listeners,
     pub supervisor: Supervisor,
@@ -118,6 +141,7 @@ impl Server {
             engine: Engine::new(workers + 1),
             supervisor: Supervisor::find(&config.current()),
             config,
+            durability: Durability::default(),
             acl,
             listeners,
             mailboxes,
@@ -164,21 +188,31 @@ impl Server {
         self.mailboxes.iter().for_each(|mailbox| mailbox.send(mail()));
     }
 
-    /// Has every worker stop once no command runs. False when a script runs for longer than others
-    /// should have to wait, or than these ms, and nothing was done. The caller holds no gate.
+    /// What threads that are not workers run transactions with. They share its gate.
+    pub fn own_worker(&self) -> engine::Worker {
+        let id = self.mailboxes.len();
+        let settings = Arc::new(crate::settings::of(&self.config.current()));
+        engine::Worker::new(id, settings, self.engine.stats(id))
+    }
+
+    /// Has every worker stop once no command runs, and the data saved if it is to be. The caller
+    /// holds no gate.
     #[must_use]
-    pub fn shut_down_at_rest(&self, script_ms_max: Option<i64>) -> bool {
+    pub fn shut_down_at_rest(&self, script_ms_max: Option<i64>, how: ShutdownHow) -> AtRest {
         let (gates, watch) = (self.engine.gates(), &self.scripts.watch);
         let gives_up = || watch.is_busy() || script_ms_max.is_some_and(|ms| watch.has_run_for(ms));
         while !gates.enter_all(Some(SHUTDOWN_PATIENCE), gives_up) {
             if gives_up() {
-                return false;
+                return AtRest::Busy;
             }
         }
-        self.shut_down();
+        let is_ready = self.durability.prepare_shutdown(self, how);
+        if is_ready {
+            self.shut_down();
+        }
         // SAFETY: entered above, on this thread.
         unsafe { gates.leave_all() };
-        true
+        if is_ready { AtRest::Done } else { AtRest::Refused }
     }
 
     /// Has every worker stop. Safe to call from a signal-handling thread.

@@ -979,7 +979,9 @@ impl WorkerLoop {
         let period = Duration::from_millis(1000 / u64::from(shift.config.hz.clamp(1, 500)));
         self.cron_at.set(self.clock.get().at + period);
         let now_ms = self.clock.get().wall_ms;
+        let is_loading = self.server.durability.loading.is_on();
         if self.server.active_expire.load(Ordering::Relaxed)
+            && !is_loading
             && !self.server.is_paused(true, now_ms)
             && self.enter_gate()
         {
@@ -996,7 +998,7 @@ impl WorkerLoop {
             self.expire_turn.set(turn);
             dispatch::serve_waiters(self, shift, ready);
         }
-        if dispatch::is_over_memory_limit(shift) {
+        if !is_loading && dispatch::is_over_memory_limit(shift) {
             let _ = dispatch::make_room(self, shift, now_ms);
         }
         self.close_idle(shift, now_ms);

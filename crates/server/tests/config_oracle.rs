@@ -58,6 +58,7 @@ const OURS: &[(&str, &str)] = &[
     ("script-undo-limit", "ours"),
     ("script-deadline", "ours"),
     ("script-cache-entries", "ours"),
+    ("rdb-version", "ours"),
     ("set-max-listpack-entries", "Redis 7.2"),
     ("set-max-listpack-value", "Redis 7.2"),
     ("locale-collate", "Redis 7.2"),

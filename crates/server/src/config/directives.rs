@@ -169,7 +169,6 @@ const REPLICATION: &str = "replication";
 const TLS: &str = "TLS";
 const SYSLOG: &str = "logging to syslog";
 const PINNING: &str = "threads are not pinned to processors";
-const SNAPSHOTS: &str = "no snapshots are taken yet, and the data is gone after a restart";
 
 directives! {
     // Ours.
@@ -342,10 +341,12 @@ directives! {
     // Snapshots.
     dir: Directory = "dir", ".", (), MUTABLE.protected().then(Effect::Directory);
     dbfilename: Text = "dbfilename", "dump.rdb", file_name, MUTABLE.protected();
-    save: SavePoints = "save", "", (), MUTABLE.idle(SNAPSHOTS);
+    save: SavePoints = "save", "", (), MUTABLE;
     stop_writes_on_bgsave_error: bool = "stop-writes-on-bgsave-error", "yes", (), MUTABLE;
     rdbcompression: bool = "rdbcompression", "yes", (), MUTABLE;
     rdbchecksum: bool = "rdbchecksum", "yes", (), IMMUTABLE;
+    /// The format of what is written: 11 as Redis 7.2 writes it, 10 for Redis 7.0.
+    rdb_version: RdbVersion = "rdb-version", "11", (), MUTABLE;
     rdb_del_sync_files: bool = "rdb-del-sync-files", "no", (), MUTABLE;
     rdb_save_incremental_fsync: bool = "rdb-save-incremental-fsync", "yes", (), MUTABLE;
     sanitize_dump_payload: SanitizeDumpPayload = "sanitize-dump-payload", "no", (), MUTABLE;

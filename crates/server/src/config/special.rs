@@ -23,6 +23,8 @@ choices! {
 
     Appendfsync { Everysec = "everysec", Always = "always", No = "no" }
 
+    RdbVersion { V11 = "11", V10 = "10" }
+
     /// Who may use a command that is off by default.
     Allowed { No = "no", Yes = "yes", Local = "local" }
 

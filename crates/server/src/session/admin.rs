@@ -1,15 +1,15 @@
-//! TIME, SHUTDOWN, LOLWUT, DEBUG.
+//! TIME, ROLE, LOLWUT, DEBUG.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use command::call::{float, integer, is};
+use command::call::{float, integer};
 use command::row::category;
-use command::row::flag::{ADMIN, ALLOW_BUSY, FAST, LOADING, NO_MULTI, NOSCRIPT, READONLY, STALE};
+use command::row::flag::{ADMIN, FAST, LOADING, NOSCRIPT, READONLY, STALE};
 use command::{Command, Error, Group, Result, Scope};
 use engine::Expiry;
 
-use crate::config::{Allowed, ScriptAtomicity};
+use crate::config::Allowed;
 use crate::request::{Origin, Request, SessionHandler, row};
 use crate::server::random_hex;
 
@@ -21,17 +21,6 @@ pub const TABLE: &[Command<SessionHandler>] = &[
         .since("2.6.0")
         .tips(&["nondeterministic_output"])
         .summary("Answers the server's time."),
-    row(GROUP, "shutdown", -1, shutdown)
-        .flags(ADMIN | NOSCRIPT | LOADING | STALE | NO_MULTI | ALLOW_BUSY)
-        .complexity("O(1): nothing is saved in this version")
-        .history(&[("7.0.0", "Added the `NOW`, `FORCE` and `ABORT` modifiers.")])
-        .summary("Ends the server.")
-        .syntax("[save-selector:(NOSAVE | SAVE)] [NOW] [FORCE] [ABORT]"),
-    row(GROUP, "lastsave", 1, lastsave)
-        .flags(LOADING | STALE | FAST)
-        .categories(category::ADMIN | category::DANGEROUS)
-        .tips(&["nondeterministic_output"])
-        .summary("Answers when the data was last saved: never since the server's start."),
     row(GROUP, "role", 1, role)
         .flags(NOSCRIPT | LOADING | STALE | FAST)
         .categories(category::ADMIN | category::DANGEROUS)
@@ -59,58 +48,6 @@ fn time(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
     request.reply.array(2);
     request.reply.bulk_integer(now.as_secs() as i64);
     request.reply.bulk_integer(i64::from(now.subsec_micros()));
-    Ok(())
-}
-
-/// How long a script may have been running that SHUTDOWN NOSAVE waits for.
-const NOSAVE_SCRIPT_MS: i64 = 100;
-
-fn shutdown(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
-    let (mut save, mut nosave, mut abort, mut others) = (false, false, false, false);
-    for option in &args[1..] {
-        match () {
-            () if is(option, "NOSAVE") => nosave = true,
-            () if is(option, "SAVE") => save = true,
-            () if is(option, "NOW") || is(option, "FORCE") => others = true,
-            () if is(option, "ABORT") => abort = true,
-            () => return Err(Error::SYNTAX),
-        }
-    }
-    if (save && nosave) || (abort && (save || nosave || others)) {
-        return Err(Error::SYNTAX);
-    }
-    if abort {
-        return Err(Error::of("ERR No shutdown in progress."));
-    }
-    if save {
-        return Err(Error::of("ERR Errors trying to SHUTDOWN. Check logs."));
-    }
-    // Scripts end first. One that takes too long is given up by NOSAVE alone, as with Redis; soon,
-    // where that leaves nothing half done.
-    let rolls_back = request.config().script_atomicity == ScriptAtomicity::Rollback;
-    let script_ms_max = (nosave && rolls_back).then_some(NOSAVE_SCRIPT_MS);
-    // Nor is there anything to wait for inside of a script, which would wait for itself.
-    let lp = request.lp;
-    lp.leave_gate();
-    if lp.is_pinned() || !lp.server.shut_down_at_rest(script_ms_max) {
-        if !nosave {
-            return Err(Error::of(
-                "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN \
-                 NOSAVE.",
-            ));
-        }
-        request.server().shut_down();
-    }
-    crate::log_notice!("User requested shutdown...");
-    // As with Redis, the closed connection is the answer.
-    request.client.close_after_reply = true;
-    Ok(())
-}
-
-/// Like a Redis that has not saved yet: the time of its start.
-fn lastsave(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
-    let started_ms = request.server().started_ms;
-    request.reply.integer(started_ms / 1000);
     Ok(())
 }
 

@@ -244,12 +244,13 @@ fn memory_section(out: &mut String, request: &mut Request<'_, '_>) {
     );
 }
 
-/// Nothing is saved in this version, and these fields say so; tools look for them.
 fn persistence(out: &mut String, request: &mut Request<'_, '_>) {
-    let changes = request.server().engine.total(|stats| stats.dirty.value());
+    let server = request.server();
+    let (loading, saves) = (&server.durability.loading, &server.durability.saves);
+    let ok = |is_ok: bool| if is_ok { "ok" } else { "err" };
     out.push_str("# Persistence\r\n");
     fields!(out,
-        "loading": 0,
+        "loading": u8::from(loading.is_on()),
         "async_loading": 0,
         "current_cow_peak": 0,
         "current_cow_size": 0,
@@ -257,16 +258,16 @@ fn persistence(out: &mut String, request: &mut Request<'_, '_>) {
         "current_fork_perc": "0.00",
         "current_save_keys_processed": 0,
         "current_save_keys_total": 0,
-        "rdb_changes_since_last_save": changes,
+        "rdb_changes_since_last_save": saves.unsaved_changes(server),
         "rdb_bgsave_in_progress": 0,
-        "rdb_last_save_time": request.server().started_ms / 1000,
-        "rdb_last_bgsave_status": "ok",
+        "rdb_last_save_time": saves.last_seconds(),
+        "rdb_last_bgsave_status": ok(!saves.has_failed()),
         "rdb_last_bgsave_time_sec": -1,
         "rdb_current_bgsave_time_sec": -1,
-        "rdb_saves": 0,
+        "rdb_saves": saves.count(),
         "rdb_last_cow_size": 0,
-        "rdb_last_load_keys_expired": 0,
-        "rdb_last_load_keys_loaded": 0,
+        "rdb_last_load_keys_expired": loading.keys_expired(),
+        "rdb_last_load_keys_loaded": loading.keys_loaded(),
         "aof_enabled": 0,
         "aof_rewrite_in_progress": 0,
         "aof_rewrite_scheduled": 0,
@@ -280,6 +281,17 @@ fn persistence(out: &mut String, request: &mut Request<'_, '_>) {
         "module_fork_in_progress": 0,
         "module_fork_last_cow_size": 0,
     );
+    if loading.is_on() {
+        let progress = loading.progress();
+        fields!(out,
+            "loading_start_time": progress.started_seconds,
+            "loading_total_bytes": progress.total_bytes,
+            "loading_rdb_used_mem": progress.used_memory_bytes,
+            "loading_loaded_bytes": progress.loaded_bytes,
+            "loading_loaded_perc": format_args!("{:.2}", progress.percent),
+            "loading_eta_seconds": progress.eta_seconds,
+        );
+    }
 }
 
 fn stats(out: &mut String, request: &mut Request<'_, '_>) {

@@ -12,6 +12,7 @@ mod dry_run;
 pub mod info;
 pub mod monitor;
 pub mod observe;
+pub mod persistence;
 pub mod pubsub;
 mod script_report;
 pub mod scripting;
@@ -32,6 +33,7 @@ pub const FAMILIES: &[&[Command<SessionHandler>]] = &[
     info::TABLE,
     monitor::TABLE,
     observe::TABLE,
+    persistence::TABLE,
     pubsub::TABLE,
     scripting::TABLE,
     transactions::TABLE,
