@@ -82,3 +82,17 @@ fn what_is_pushed_after_a_kill_stays_in_the_list() {
         assert!(waiting.wait_closed(PATIENCE), "the killed client is disconnected");
     }
 }
+
+#[test]
+fn a_client_that_ends_along_with_its_last_request_is_answered_and_closed() {
+    let server = start(&["--workers", "1"]);
+    let mut other = server.connect().expect("a connection");
+    let mut client = server.connect().expect("a connection");
+    assert_eq!(call(&mut client, "PING"), "+PONG");
+    // While the only worker is busy, request and end arrive together.
+    other.send(&["DEBUG", "SLEEP", "0.2"]).expect("sent");
+    client.send(&["PING"]).expect("sent");
+    client.finish_sending().expect("half closed");
+    assert_eq!(client.read(PATIENCE).expect("a reply").to_talk(), "+PONG");
+    assert!(client.wait_closed(PATIENCE), "the connection is closed");
+}

@@ -77,6 +77,8 @@ pub struct ClientInfo {
     pub commands: AtomicU64,
     pub is_monitor: AtomicBool,
     pub is_unix_socket: bool,
+    /// What is kept for its TLS session.
+    pub session_bytes: usize,
     pub no_evict: AtomicBool,
     pub no_touch: AtomicBool,
     /// Killed: its worker will close it, and it runs nothing more.
@@ -130,6 +132,7 @@ impl ClientInfo {
             commands: AtomicU64::new(0),
             is_monitor: AtomicBool::new(false),
             is_unix_socket: stream.is_unix(),
+            session_bytes: stream.session_bytes(),
             no_evict: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
@@ -150,7 +153,9 @@ impl ClientInfo {
             &self.subscribed_bytes,
             &self.argument_bytes,
         ];
-        parts.iter().fold(IDLE_BYTES, |sum, part| sum + part.load(Ordering::Relaxed))
+        parts
+            .iter()
+            .fold(IDLE_BYTES + self.session_bytes, |sum, part| sum + part.load(Ordering::Relaxed))
     }
 
     /// Whether it connects from this machine.

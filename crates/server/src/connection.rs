@@ -11,10 +11,12 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
 use crate::client::Client;
+use crate::tls::{self, TlsStream};
 
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
@@ -23,13 +25,19 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => registry.register(stream, token, interest),
             Stream::Unix(stream) => registry.register(stream, token, interest),
+            Stream::Tls(stream) => registry.register(&mut stream.socket, token, interest),
         }
     }
 
-    pub fn deregister(&mut self, registry: &Registry) {
+    /// Before it is dropped.
+    pub fn close(&mut self, registry: &Registry) {
         let _ = match self {
             Stream::Tcp(stream) => registry.deregister(stream),
             Stream::Unix(stream) => registry.deregister(stream),
+            Stream::Tls(stream) => {
+                stream.close();
+                registry.deregister(&mut stream.socket)
+            }
         };
     }
 
@@ -37,6 +45,16 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.as_raw_fd(),
             Stream::Unix(stream) => stream.as_raw_fd(),
+            Stream::Tls(stream) => stream.socket.as_raw_fd(),
+        }
+    }
+
+    /// The TCP connection, if it is one.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Stream::Tcp(stream) => Some(stream),
+            Stream::Tls(stream) => Some(&stream.socket),
+            Stream::Unix(_) => None,
         }
     }
 
@@ -48,6 +66,38 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.read(buffer),
             Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tls(stream) => stream.read(buffer),
+        }
+    }
+
+    /// Whether there may be more to read although the last read left room, or the socket is quiet.
+    pub fn has_more(&self) -> bool {
+        matches!(self, Stream::Tls(stream) if stream.has_more())
+    }
+
+    /// Whether its handshake is not done yet.
+    pub fn is_opening(&self) -> bool {
+        matches!(self, Stream::Tls(stream) if !stream.is_open())
+    }
+
+    /// Goes on with the handshake; true once it is done.
+    pub fn shake_hands(&mut self) -> io::Result<bool> {
+        match self {
+            Stream::Tls(stream) => stream.shake_hands(),
+            Stream::Tcp(_) | Stream::Unix(_) => Ok(true),
+        }
+    }
+
+    /// Whether there is something to send that is not output of the client.
+    pub fn wants_write(&self) -> bool {
+        matches!(self, Stream::Tls(stream) if stream.wants_write())
+    }
+
+    /// What is kept for it beside buffers.
+    pub fn session_bytes(&self) -> usize {
+        match self {
+            Stream::Tls(_) => tls::SESSION_BYTES,
+            Stream::Tcp(_) | Stream::Unix(_) => 0,
         }
     }
 
@@ -55,6 +105,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.write(bytes),
             Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tls(stream) => stream.write(bytes),
         }
     }
 }
@@ -88,6 +139,8 @@ pub struct Connection {
     pub is_dirty: bool,
     /// The socket may have more to read than was read (edge-triggered polling).
     pub may_read: bool,
+    /// The end of what the peer sends may be there already, of which no event will tell.
+    pub is_ending: bool,
     /// Since when the output is over its soft limit, Unix ms.
     pub over_soft_limit_since_ms: Option<i64>,
     /// The peer is gone or the connection was killed.
@@ -107,6 +160,7 @@ impl Connection {
             hold: Hold::None,
             is_dirty: false,
             may_read: false,
+            is_ending: false,
             over_soft_limit_since_ms: None,
             is_dead: false,
         }
@@ -132,6 +186,12 @@ impl Connection {
     /// Sends what the socket takes. Answers how many bytes went.
     pub fn flush(&mut self) -> usize {
         let before = self.sent;
+        if self.output.is_empty()
+            && let Stream::Tls(stream) = &mut self.stream
+            && stream.send().is_err_and(|error| error.kind() != ErrorKind::WouldBlock)
+        {
+            self.is_dead = true;
+        }
         while self.sent < self.output.len() {
             match self.stream.write(&self.output[self.sent..]) {
                 Ok(0) => {

@@ -32,6 +32,7 @@ mod slowlog;
 pub mod stats;
 pub mod table;
 mod ticks;
+mod tls;
 pub mod worker;
 
 use std::io;

@@ -31,7 +31,7 @@ use crate::mailbox::{Address, Mail, WaitEnd};
 use crate::server::Server;
 use crate::stats::WorkerStats;
 use crate::ticks::Ticker;
-use crate::{client_memory, clock, dispatch, look_ahead, memory};
+use crate::{client_memory, clock, dispatch, look_ahead, memory, tls};
 
 pub use stall::Chore;
 use stall::STALL_PERIOD;
@@ -82,11 +82,18 @@ struct Ready {
     token: Token,
     readable: bool,
     writable: bool,
+    /// The peer will send nothing more.
+    ended: bool,
 }
 
 impl From<&Event> for Ready {
     fn from(event: &Event) -> Ready {
-        Ready { token: event.token(), readable: event.is_readable(), writable: event.is_writable() }
+        Ready {
+            token: event.token(),
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            ended: event.is_read_closed(),
+        }
     }
 }
 
@@ -414,7 +421,9 @@ impl WorkerLoop {
     fn adopt(&self, mut stream: Stream) {
         let shift = self.shift.borrow().clone();
         let config = &shift.config;
-        self.server.stats.connections_received.fetch_add(1, Ordering::Relaxed);
+        if !stream.is_opening() {
+            self.server.stats.connections_received.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(refusal) = crate::listener::refusal(&self.server, config, &stream) {
             self.server.stats.rejected_connections.fetch_add(1, Ordering::Relaxed);
             let _ = stream.write(refusal.as_bytes());
@@ -441,7 +450,7 @@ impl WorkerLoop {
     }
 
     fn close(&self, shift: &Shift, token: usize, mut connection: Box<Connection>) {
-        connection.stream.deregister(&self.registry);
+        connection.stream.close(&self.registry);
         if connection.hold == Hold::Stalled {
             self.forget_stalled(token);
         }
@@ -467,13 +476,15 @@ impl WorkerLoop {
         self.leave_gate();
     }
 
-    fn on_event(&self, shift: &Shift, token: usize, readable: bool, writable: bool) {
+    fn on_event(&self, shift: &Shift, token: usize, ready: Ready) {
         let Some(mut connection) = self.take(token) else { return };
-        if writable && connection.pending_output() > 0 && !connection.is_dirty {
+        connection.is_ending |= ready.ended;
+        let has_output = connection.pending_output() > 0 || connection.stream.wants_write();
+        if ready.writable && has_output && !connection.is_dirty {
             self.flush(&mut connection);
             self.go_on_if_drained(token, &connection);
         }
-        if readable && !connection.is_dead {
+        if ready.readable && !connection.is_dead {
             self.receive(shift, token, &mut connection);
         }
         self.put(shift, token, connection);
@@ -483,6 +494,10 @@ impl WorkerLoop {
     fn receive(&self, shift: &Shift, token: usize, connection: &mut Connection) {
         let mut received = 0;
         connection.may_read = true;
+        if connection.stream.is_opening() && !self.shake_hands(shift, connection) {
+            connection.may_read = false;
+            return;
+        }
         while connection.may_read && !connection.is_dead && received < TURN_BYTES {
             if connection.client.close_after_reply || self.is_shift_over.get() {
                 break;
@@ -515,6 +530,9 @@ impl WorkerLoop {
                 count
             };
             received += count;
+            if count == 0 {
+                break;
+            }
             if connection.input.len() as u64 > shift.config.client_query_buffer_limit_bytes {
                 self.server.stats.query_buffer_disconnections.fetch_add(1, Ordering::Relaxed);
                 connection.is_dead = true;
@@ -523,6 +541,39 @@ impl WorkerLoop {
         if connection.may_read && !connection.is_dead && !connection.client.close_after_reply {
             self.unfinished.borrow_mut().push_back(token);
         }
+    }
+
+    /// Goes on with the handshake of a connection; true once it may send requests.
+    fn shake_hands(&self, shift: &Shift, connection: &mut Connection) -> bool {
+        match connection.stream.shake_hands() {
+            Ok(false) => return false,
+            Ok(true) => {}
+            Err(error) => {
+                self.give_up_handshake(connection, &error);
+                return false;
+            }
+        }
+        let denial = crate::listener::denial(&self.server, &shift.config, &connection.stream);
+        let stats = &self.server.stats;
+        match denial {
+            Some(denial) => {
+                stats.rejected_connections.fetch_add(1, Ordering::Relaxed);
+                connection.output.extend_from_slice(denial.as_bytes());
+                connection.client.close_after_reply = true;
+            }
+            None => drop(stats.connections_received.fetch_add(1, Ordering::Relaxed)),
+        }
+        denial.is_none()
+    }
+
+    fn give_up_handshake(&self, connection: &mut Connection, why: &dyn std::fmt::Display) {
+        let info = &connection.client.info;
+        crate::log_warning!(
+            "Error accepting a client connection: {why} (addr={} laddr={})",
+            info.address,
+            info.local_address
+        );
+        connection.is_dead = true;
     }
 
     fn take_read_buffer(&self) -> Vec<u8> {
@@ -540,11 +591,16 @@ impl WorkerLoop {
         loop {
             match connection.stream.read(&mut buffer[from..]) {
                 Ok(0) => {
-                    connection.is_dead = true;
+                    // It may have ended only its side, and wait for replies.
+                    let has_replies = connection.pending_output() > 0;
+                    connection.client.close_after_reply |= has_replies;
+                    connection.is_dead |= !has_replies;
+                    connection.may_read = false;
                     return 0;
                 }
                 Ok(count) => {
-                    connection.may_read = count == room;
+                    connection.may_read =
+                        count == room || connection.is_ending || connection.stream.has_more();
                     self.stats.net_input_bytes.add(count as u64);
                     self.stats.reads.add(1);
                     let info = &connection.client.info;
@@ -552,7 +608,8 @@ impl WorkerLoop {
                     return count;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    connection.may_read = false;
+                    connection.may_read = connection.stream.has_more();
+                    connection.is_ending = false;
                     return 0;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -650,7 +707,7 @@ impl WorkerLoop {
                 WAKER => {}
                 token if token.0 >= FIRST_LISTENER => self.accept(token),
                 Token(token) if self.is_running(token) => self.missed.borrow_mut().push(token),
-                Token(token) => self.on_event(shift, token, ready.readable, ready.writable),
+                Token(token) => self.on_event(shift, token, ready),
             }
             if self.unsent_bytes.get() > FLUSH_BYTES {
                 self.leave_gate();
@@ -672,6 +729,8 @@ impl WorkerLoop {
                 self.missed.borrow_mut().push(token);
             } else if let Some(Some(connection)) = self.connections.borrow_mut().get_mut(token) {
                 connection.may_read = true;
+                // Nobody looked at what the event said.
+                connection.is_ending = true;
                 self.unfinished.borrow_mut().push_back(token);
             }
         }
@@ -1021,6 +1080,11 @@ impl WorkerLoop {
                 || connection.client.is_monitor;
             if limit_ms > 0 && !exempt && now_ms - last_ms > limit_ms {
                 connection.is_dead = true;
+            }
+            if connection.stream.is_opening()
+                && now_ms - connection.client.info.created_ms > tls::HANDSHAKE_MS_MAX
+            {
+                self.give_up_handshake(&mut connection, &"the handshake takes too long");
             }
             if connection.is_dead {
                 self.close(shift, token, connection);

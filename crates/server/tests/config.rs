@@ -139,7 +139,7 @@ fn what_is_not_built_is_refused() {
     for line in [
         "appendonly yes",
         "cluster-enabled yes",
-        "tls-port 6380",
+        "tls-replication yes",
         "replicaof 127.0.0.1 6379",
         "slaveof 127.0.0.1 6379",
         "loadmodule x.so",
@@ -151,7 +151,7 @@ fn what_is_not_built_is_refused() {
         assert!(error.starts_with("test.conf:1: "), "{error}");
         assert!(error.ends_with(" is not built into this version of Luar"), "{error}");
     }
-    for line in ["appendonly no", "tls-port 0", "replicaof no one"] {
+    for line in ["appendonly no", "tls-cluster no", "replicaof no one"] {
         assert_eq!(load_file(line, &[]).unwrap().config, Config::default(), "{line}");
     }
 }

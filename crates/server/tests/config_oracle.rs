@@ -166,7 +166,7 @@ const VALUES: &[&str] = &[
 const UNTRIED: &[(&str, &str)] = &[
     ("bind", "the oracle would be out of reach"),
     ("port", "the oracle would be out of reach"),
-    ("tls-port", "not built"),
+    ("tls-port", "certificates would have to be there"),
     ("appendonly", "not built"),
     ("activedefrag", "not built"),
     ("requirepass", "the oracle would ask for it"),

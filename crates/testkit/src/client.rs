@@ -34,9 +34,16 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
+/// Another way to reach a server, such as TLS.
+pub trait Transport: Read + Write {
+    /// The connection under it, for timeouts and half closing.
+    fn socket(&self) -> &TcpStream;
+}
+
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Other(Box<dyn Transport + Send>),
 }
 
 pub struct Client {
@@ -58,7 +65,16 @@ impl Client {
             stream.set_nodelay(true)?;
             Stream::Tcp(stream)
         };
-        Ok(Client { stream, buffer: Vec::new(), consumed: 0, patience: PATIENCE })
+        Ok(Client::new(stream))
+    }
+
+    /// A client of a server that is reached in this way.
+    pub fn over(transport: impl Transport + Send + 'static) -> Client {
+        Client::new(Stream::Other(Box::new(transport)))
+    }
+
+    fn new(stream: Stream) -> Client {
+        Client { stream, buffer: Vec::new(), consumed: 0, patience: PATIENCE }
     }
 
     pub fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) -> io::Result<()> {
@@ -71,6 +87,7 @@ impl Client {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
+            Stream::Other(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
     }
 
@@ -130,6 +147,7 @@ impl Client {
         match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Other(stream) => stream.socket().shutdown(Shutdown::Write),
         }
     }
 
@@ -147,6 +165,9 @@ impl Client {
             }
             Stream::Unix(stream) => {
                 stream.set_read_timeout(Some(left)).and_then(|()| stream.read(&mut chunk))
+            }
+            Stream::Other(stream) => {
+                stream.socket().set_read_timeout(Some(left)).and_then(|()| stream.read(&mut chunk))
             }
         };
         match outcome {

@@ -20,6 +20,10 @@ pub enum Effect {
     Password,
     /// Memory limits and eviction: evict now if there is too much.
     Memory,
+    /// Certificates, keys, whom to trust.
+    Tls,
+    /// Listen for TLS on another port, or no more.
+    TlsPort,
     /// Limits of compact encodings.
     Encodings,
     /// Shorten the slow log.
@@ -50,6 +54,8 @@ pub struct Traits {
     /// CONFIG GET and SET do not know it.
     pub hidden: bool,
     pub effect: Option<Effect>,
+    /// It names a file: setting it to what it was has its effect again.
+    pub volatile: bool,
     /// Any other value than the default needs this, which is not built yet: refused.
     pub unbuilt: Option<&'static str>,
     /// Why another value than the default changes nothing: accepted at start, with a warning, and
@@ -63,6 +69,7 @@ const MUTABLE: Traits = Traits {
     sensitive: false,
     hidden: false,
     effect: None,
+    volatile: false,
     unbuilt: None,
     idle: None,
 };
@@ -79,6 +86,10 @@ impl Traits {
 
     const fn sensitive(self) -> Traits {
         Traits { sensitive: true, ..self }
+    }
+
+    const fn volatile(self) -> Traits {
+        Traits { volatile: true, ..self }
     }
 
     const fn hidden(self) -> Traits {
@@ -166,7 +177,7 @@ const fn long(min: i128) -> Numbers {
 const AOF: &str = "the append-only file";
 const CLUSTER: &str = "cluster mode";
 const REPLICATION: &str = "replication";
-const TLS: &str = "TLS";
+const LINKS: &str = "TLS between servers";
 const SYSLOG: &str = "logging to syslog";
 const PINNING: &str = "threads are not pinned to processors";
 
@@ -437,26 +448,32 @@ directives! {
         MUTABLE;
 
     // TLS.
-    tls_port: u16 = "tls-port", "0", range(0, 65535), MUTABLE.unbuilt(TLS);
-    tls_cluster: bool = "tls-cluster", "no", (), MUTABLE.unbuilt(TLS);
-    tls_replication: bool = "tls-replication", "no", (), MUTABLE.unbuilt(TLS);
-    tls_cert_file: Text = "tls-cert-file", "", any_text, MUTABLE;
-    tls_key_file: Text = "tls-key-file", "", any_text, MUTABLE;
-    tls_key_file_pass: Text = "tls-key-file-pass", "", any_text, MUTABLE.sensitive();
+    tls_port: u16 = "tls-port", "0", range(0, 65535), MUTABLE.then(Effect::TlsPort);
+    tls_cluster: bool = "tls-cluster", "no", (), MUTABLE.unbuilt(LINKS);
+    tls_replication: bool = "tls-replication", "no", (), MUTABLE.unbuilt(LINKS);
+    tls_cert_file: Text = "tls-cert-file", "", any_text, MUTABLE.volatile().then(Effect::Tls);
+    tls_key_file: Text = "tls-key-file", "", any_text, MUTABLE.volatile().then(Effect::Tls);
+    tls_key_file_pass: Text = "tls-key-file-pass", "", any_text,
+        MUTABLE.sensitive().then(Effect::Tls);
     tls_client_cert_file: Text = "tls-client-cert-file", "", any_text, MUTABLE;
     tls_client_key_file: Text = "tls-client-key-file", "", any_text, MUTABLE;
     tls_client_key_file_pass: Text = "tls-client-key-file-pass", "", any_text, MUTABLE.sensitive();
-    tls_dh_params_file: Text = "tls-dh-params-file", "", any_text, MUTABLE;
-    tls_ca_cert_file: Text = "tls-ca-cert-file", "", any_text, MUTABLE;
-    tls_ca_cert_dir: Text = "tls-ca-cert-dir", "", any_text, MUTABLE;
-    tls_auth_clients: TlsAuthClients = "tls-auth-clients", "yes", (), MUTABLE;
-    tls_protocols: Text = "tls-protocols", "", any_text, MUTABLE;
-    tls_ciphers: Text = "tls-ciphers", "", any_text, MUTABLE;
-    tls_ciphersuites: Text = "tls-ciphersuites", "", any_text, MUTABLE;
-    tls_prefer_server_ciphers: bool = "tls-prefer-server-ciphers", "no", (), MUTABLE;
-    tls_session_caching: bool = "tls-session-caching", "yes", (), MUTABLE;
-    tls_session_cache_size: u32 = "tls-session-cache-size", "20480", int(0), MUTABLE;
-    tls_session_cache_timeout_seconds: u32 = "tls-session-cache-timeout", "300", int(0), MUTABLE;
+    tls_dh_params_file: Text = "tls-dh-params-file", "", any_text,
+        MUTABLE.idle("keys are exchanged over elliptic curves only");
+    tls_ca_cert_file: Text = "tls-ca-cert-file", "", any_text, MUTABLE.volatile().then(Effect::Tls);
+    tls_ca_cert_dir: Text = "tls-ca-cert-dir", "", any_text, MUTABLE.volatile().then(Effect::Tls);
+    tls_auth_clients: TlsAuthClients = "tls-auth-clients", "yes", (),
+        MUTABLE.then(Effect::Tls);
+    tls_protocols: Text = "tls-protocols", "", any_text, MUTABLE.then(Effect::Tls);
+    tls_ciphers: Text = "tls-ciphers", "", any_text, MUTABLE.then(Effect::Tls);
+    tls_ciphersuites: Text = "tls-ciphersuites", "", any_text, MUTABLE.then(Effect::Tls);
+    tls_prefer_server_ciphers: bool = "tls-prefer-server-ciphers", "no", (),
+        MUTABLE.then(Effect::Tls);
+    tls_session_caching: bool = "tls-session-caching", "yes", (), MUTABLE.then(Effect::Tls);
+    tls_session_cache_size: u32 = "tls-session-cache-size", "20480", int(0),
+        MUTABLE.then(Effect::Tls);
+    tls_session_cache_timeout_seconds: u32 = "tls-session-cache-timeout", "300", int(0),
+        MUTABLE.then(Effect::Tls);
 }
 
 /// Finds a directive, and the spelling of its name or alias, whatever the case of `name`.

@@ -145,8 +145,9 @@ impl ConfigStore {
         }
 
         let mut done: Vec<Effect> = Vec::new();
-        let changed =
-            targets.iter().filter(|(directive, ..)| directive.text(&old) != directive.text(&new));
+        let changed = targets.iter().filter(|(directive, ..)| {
+            directive.traits.volatile || directive.text(&old) != directive.text(&new)
+        });
         let effects = changed.flat_map(|(directive, name, _)| {
             let is_default = directive.text(&new) == directive.text(&self.defaults);
             let idle = directive.traits.idle.filter(|_| !is_default).map(Effect::Idle);

@@ -111,11 +111,22 @@ fn bring_about(
     effect: Effect,
     config: &Config,
 ) -> std::result::Result<(), String> {
-    match effect {
-        Effect::Listen => server.listeners.listen(config).map_err(|error| {
+    let configure_tls = || {
+        server.listeners.configure_tls(config).map_err(|error| {
             crate::log_warning!("{error}");
-            "Unable to listen on this port. Check server logs.".into()
-        }),
+            String::from("Unable to update TLS configuration. Check server logs.")
+        })
+    };
+    let listen = || {
+        server.listeners.listen(config).map_err(|error| {
+            crate::log_warning!("{error}");
+            String::from("Unable to listen on this port. Check server logs.")
+        })
+    };
+    match effect {
+        Effect::Listen => listen(),
+        Effect::Tls => configure_tls(),
+        Effect::TlsPort => configure_tls().and_then(|()| listen()),
         Effect::Clients => limits::allow_clients(config.maxclients).map_err(|possible| {
             format!(
                 "The operating system is not able to handle the specified number of clients, try \

@@ -12,6 +12,7 @@ use command::row::flag::{LOADING, STALE};
 use command::{Command, Group, Result};
 use engine::DbSize;
 
+use crate::config::Config;
 use crate::pubsub::Kind;
 use crate::request::{Request, SessionHandler, row};
 use crate::server::{Server, unix_ms};
@@ -101,7 +102,7 @@ fn server(out: &mut String, request: &mut Request<'_, '_>) {
         "process_id": std::process::id(),
         "process_supervised": server.supervisor.name(),
         "run_id": server.run_id,
-        "tcp_port": config.port,
+        "tcp_port": if config.port != 0 { config.port } else { config.tls_port },
         "server_time_usec": now_us,
         "uptime_in_seconds": uptime,
         "uptime_in_days": uptime / 86_400,
@@ -113,10 +114,28 @@ fn server(out: &mut String, request: &mut Request<'_, '_>) {
         "io_threads_active": 0,
         "workers": server.mailboxes.len(),
     );
-    for (index, address) in config.bind.iter().enumerate() {
-        let address = String::from_utf8_lossy(address);
-        let address = address.trim_start_matches('-');
-        let _ = write!(out, "listener{index}:name=tcp,bind={address},port={}\r\n", config.port);
+    listeners(out, config);
+}
+
+/// One line for each kind of listener, by numbers that are Redis's for the kind.
+fn listeners(out: &mut String, config: &Config) {
+    let addresses = |out: &mut String| {
+        for address in config.bind.iter() {
+            let _ = write!(out, ",bind={}", String::from_utf8_lossy(address));
+        }
+    };
+    if config.port != 0 {
+        out.push_str("listener0:name=tcp");
+        addresses(out);
+        let _ = write!(out, ",port={}\r\n", config.port);
+    }
+    if !config.unixsocket.is_empty() {
+        let _ = write!(out, "listener1:name=unix,bind={}\r\n", config.unixsocket);
+    }
+    if config.tls_port != 0 {
+        out.push_str("listener2:name=tls");
+        addresses(out);
+        let _ = write!(out, ",port={}\r\n", config.tls_port);
     }
 }
 
