@@ -9,7 +9,7 @@ use std::io::{self, Cursor, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use fastrand::Rng;
-use persist::aof::{Append, Block, Directory, Disk, Next, Reader, Rewrite, Writer};
+use persist::aof::{Append, Block, Directory, Disk, Load, Rewrite, Writer};
 
 const NAME: &str = "appendonly.aof";
 
@@ -133,10 +133,16 @@ impl Disk for Forgetful {
         Ok(self.state().names.keys().cloned().collect())
     }
 
-    fn read(&self, name: &str) -> io::Result<Box<dyn Read + '_>> {
+    fn bytes(&self, name: &str) -> io::Result<u64> {
         let state = self.state();
         let node = state.node(name)?;
-        Ok(Box::new(Cursor::new(state.nodes[node].data.clone())))
+        Ok(state.nodes[node].data.len() as u64)
+    }
+
+    fn read(&self, name: &str, from: u64) -> io::Result<Box<dyn Read + '_>> {
+        let state = self.state();
+        let node = state.node(name)?;
+        Ok(Box::new(Cursor::new(state.nodes[node].data[from as usize..].to_vec())))
     }
 
     fn create(&self, name: &str) -> io::Result<Handle> {
@@ -206,31 +212,27 @@ fn number_of(block: &Block<'_>) -> u64 {
     number
 }
 
+/// The number of the last block, each of which follows the one before.
+struct Last(u64);
+
+impl Load for Last {
+    fn rdb(&mut self, _: &mut dyn Read) -> Result<u64, String> {
+        Err("no RDB was written".into())
+    }
+
+    fn block(&mut self, block: Block<'_>) -> Result<(), String> {
+        let number = number_of(&block);
+        assert_eq!(number, self.0 + 1);
+        self.0 = number;
+        Ok(())
+    }
+}
+
 /// Loads what is there: the last number of all blocks, which must be without a gap.
 fn load(directory: &Directory<Forgetful>) -> (u64, Option<persist::aof::Torn>) {
-    let mut last = 0;
-    if let Some(base) = directory.base().expect("it can be read") {
-        let mut reader = Reader::new(base, 0);
-        loop {
-            match reader.next_block().expect("the base is not damaged") {
-                Next::Block(block) => {
-                    let number = number_of(&block);
-                    assert_eq!(number, last + 1, "the base");
-                    last = number;
-                }
-                Next::End(torn) => {
-                    assert_eq!(torn, None, "the base is whole");
-                    break;
-                }
-            }
-        }
-    }
-    let torn = directory.replay(|block| {
-        let number = number_of(&block);
-        assert_eq!(number, last + 1);
-        last = number;
-    });
-    (last, torn.expect("no file is damaged, and none torn but the last"))
+    let mut last = Last(0);
+    let torn = directory.load(&mut last);
+    (last.0, torn.expect("no file is damaged, and none torn but the last"))
 }
 
 /// A server: blocks up to these numbers.
@@ -254,6 +256,8 @@ fn work(disk: &Forgetful, rng: &mut Rng, numbers: &mut Numbers) -> io::Result<()
     numbers.acknowledged = last;
     let mut writer = Writer::new(rng.bool());
     let mut rewrite: Option<(Rewrite<Handle>, u64, u64)> = None;
+    // What was appended to until a rewrite began that makes a new beginning.
+    let mut before: Option<Handle> = None;
     loop {
         match rng.u8(..12) {
             0..6 => {
@@ -268,9 +272,18 @@ fn work(disk: &Forgetful, rng: &mut Rng, numbers: &mut Numbers) -> io::Result<()
             }
             6..8 => {
                 current.sync()?;
-                numbers.acknowledged = numbers.written;
+                if before.is_none() {
+                    numbers.acknowledged = numbers.written;
+                }
             }
             8..11 => match &mut rewrite {
+                None if rng.u8(..3) == 0 => {
+                    // What is not synced is in the base alone.
+                    let (begun, fresh) = directory.begin_anew()?;
+                    before = Some(std::mem::replace(&mut current, fresh));
+                    writer = Writer::new(rng.bool());
+                    rewrite = Some((begun, numbers.written, 0));
+                }
                 None => {
                     let begun = directory.begin_rewrite(&mut current)?;
                     numbers.acknowledged = numbers.written;
@@ -287,11 +300,19 @@ fn work(disk: &Forgetful, rng: &mut Rng, numbers: &mut Numbers) -> io::Result<()
                 }
                 Some(_) => {
                     let (running, ..) = rewrite.take().expect("it runs");
+                    current.sync()?;
                     directory.finish_rewrite(running, false)?;
+                    numbers.acknowledged = numbers.written;
+                    before = None;
+                    if rng.bool() {
+                        directory.forget_history()?;
+                    }
                 }
             },
             _ => {
+                // Without its new beginning the log would have a gap.
                 if rng.u8(..4) == 0
+                    && before.is_none()
                     && let Some((running, ..)) = rewrite.take()
                 {
                     directory.abandon_rewrite(running)?;

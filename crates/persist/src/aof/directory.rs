@@ -12,6 +12,9 @@ use super::disk::{Append, Disk};
 use super::manifest::{File, Kind, Manifest, ManifestError};
 use super::reader::{Block, Error, Next, Reader, Torn};
 
+/// What an RDB file begins with.
+const RDB: &[u8; 5] = b"REDIS";
+
 /// Why the files of a directory cannot be used.
 #[derive(Debug)]
 pub enum OpenError {
@@ -23,6 +26,8 @@ pub enum OpenError {
     Damaged(String, Error),
     /// This file is torn, though others came after it.
     TornWithin(String, Torn),
+    /// Whoever loads the files does not want this one, for this reason.
+    Refused(String, String),
 }
 
 impl fmt::Display for OpenError {
@@ -37,6 +42,7 @@ impl fmt::Display for OpenError {
                 "{name} ends in the middle of a block behind byte {}, though it is not the last file",
                 torn.keep_bytes
             ),
+            OpenError::Refused(name, why) => write!(f, "{name}: {why}"),
         }
     }
 }
@@ -49,6 +55,13 @@ impl From<io::Error> for OpenError {
     }
 }
 
+/// Who is given what the files hold, in their order. The errors are reasons not to go on.
+pub trait Load {
+    /// An RDB file, or one at the beginning of a file of commands. Answers how many bytes it has.
+    fn rdb(&mut self, input: &mut dyn Read) -> Result<u64, String>;
+    fn block(&mut self, block: Block<'_>) -> Result<(), String>;
+}
+
 /// A rewrite that runs: what was logged so far becomes a new base file.
 pub struct Rewrite<F> {
     /// To be written: all data as it was when the rewrite began.
@@ -56,6 +69,8 @@ pub struct Rewrite<F> {
     temporary: String,
     /// Of the incremental file that began with the rewrite.
     sequence: u64,
+    /// That file, if no manifest names it yet: then no other counts once the rewrite is done.
+    anew: Option<File>,
 }
 
 /// The append-only files in a folder.
@@ -74,7 +89,7 @@ impl<D: Disk> Directory<D> {
         let mut manifest = Manifest::default();
         if names.contains(&manifest_name) {
             let mut text = Vec::new();
-            disk.read(&manifest_name)?.read_to_end(&mut text)?;
+            disk.read(&manifest_name, 0)?.read_to_end(&mut text)?;
             manifest = Manifest::parse(&text).map_err(OpenError::Manifest)?;
         }
         if let Some(missing) = manifest.files().find(|file| !names.contains(&file.name)) {
@@ -87,33 +102,53 @@ impl<D: Disk> Directory<D> {
         &self.manifest
     }
 
-    /// The base file from its beginning, an RDB or commands.
-    pub fn base(&self) -> io::Result<Option<Box<dyn Read + '_>>> {
-        self.manifest.base.as_ref().map(|base| self.disk.read(&base.name)).transpose()
+    pub fn disk(&self) -> &D {
+        &self.disk
     }
 
-    /// Hands over the blocks of all incremental files, in order. Answers where the last one is
-    /// torn, if it is; a torn file before it is an error.
-    pub fn replay(&self, mut run: impl FnMut(Block<'_>)) -> Result<Option<Torn>, OpenError> {
-        let mut torn = None;
-        for (index, file) in self.manifest.incremental.iter().enumerate() {
-            let mut reader = Reader::new(self.disk.read(&file.name)?, 0);
-            let end = loop {
-                match reader.next_block() {
-                    Ok(Next::Block(block)) => run(block),
-                    Ok(Next::End(end)) => break end,
-                    Err(Error::Io(error)) => return Err(OpenError::Io(error)),
-                    Err(error) => return Err(OpenError::Damaged(file.name.clone(), error)),
-                }
-            };
-            if let Some(end) = end
-                && index + 1 < self.manifest.incremental.len()
-            {
-                return Err(OpenError::TornWithin(file.name.clone(), end));
+    /// How long the base file is, and how long all others together.
+    pub fn bytes(&self) -> io::Result<(u64, u64)> {
+        let bytes = |file: &File| self.disk.bytes(&file.name);
+        let base = self.manifest.base.as_ref().map_or(Ok(0), bytes)?;
+        let others = self.manifest.incremental.iter().map(bytes).sum::<io::Result<u64>>()?;
+        Ok((base, others))
+    }
+
+    /// The base file from its beginning, an RDB or commands.
+    pub fn base(&self) -> io::Result<Option<Box<dyn Read + '_>>> {
+        self.manifest.base.as_ref().map(|base| self.disk.read(&base.name, 0)).transpose()
+    }
+
+    /// Hands over what all files hold, in order. Answers where the last one is torn, if it is;
+    /// another torn file is an error.
+    pub fn load(&self, to: &mut impl Load) -> Result<Option<Torn>, OpenError> {
+        let mut torn: Option<(&File, Torn)> = None;
+        for file in self.manifest.files() {
+            if let Some((before, torn)) = torn {
+                return Err(OpenError::TornWithin(before.name.clone(), torn));
             }
-            torn = end;
+            torn = self.load_file(file, to)?.map(|torn| (file, torn));
         }
-        Ok(torn)
+        Ok(torn.map(|(_, torn)| torn))
+    }
+
+    fn load_file(&self, file: &File, to: &mut impl Load) -> Result<Option<Torn>, OpenError> {
+        let refused = |why| OpenError::Refused(file.name.clone(), why);
+        let mut start = Vec::new();
+        self.disk.read(&file.name, 0)?.take(RDB.len() as u64).read_to_end(&mut start)?;
+        let mut offset = 0;
+        if start == RDB {
+            offset = to.rdb(&mut *self.disk.read(&file.name, 0)?).map_err(refused)?;
+        }
+        let mut reader = Reader::new(self.disk.read(&file.name, offset)?, offset);
+        loop {
+            match reader.next_block() {
+                Ok(Next::Block(block)) => to.block(block).map_err(refused)?,
+                Ok(Next::End(end)) => return Ok(end),
+                Err(Error::Io(error)) => return Err(OpenError::Io(error)),
+                Err(error) => return Err(OpenError::Damaged(file.name.clone(), error)),
+            }
+        }
     }
 
     /// Removes what a crash has left: files of history and temporary ones.
@@ -127,8 +162,25 @@ impl<D: Disk> Directory<D> {
 
     /// The file that blocks are appended to: the last one, cut where it is torn, or a new one.
     pub fn go_on(&mut self, torn: Option<Torn>) -> io::Result<D::File> {
-        let Some(last) = self.manifest.incremental.last() else { return self.add_incremental() };
-        self.disk.extend(&last.name, torn.map_or(u64::MAX, |torn| torn.keep_bytes))
+        match (self.manifest.incremental.last(), &self.manifest.base) {
+            (Some(last), _) => self.cut(last, torn),
+            (None, Some(base)) if torn.is_some() => {
+                // It is loaded again before the file that begins now.
+                self.cut(base, torn)?;
+                self.add_incremental()
+            }
+            (None, _) => self.add_incremental(),
+        }
+    }
+
+    fn cut(&self, file: &File, torn: Option<Torn>) -> io::Result<D::File> {
+        self.disk.extend(&file.name, torn.map_or(u64::MAX, |torn| torn.keep_bytes))
+    }
+
+    /// The last file again, cut off behind so many bytes: what was written behind them in vain
+    /// is gone.
+    pub fn cut_back(&self, name: &str, keep_bytes: u64) -> io::Result<D::File> {
+        self.disk.extend(name, keep_bytes)
     }
 
     /// Begins a rewrite. From now on blocks are appended to the new file, which replaces `current`:
@@ -141,12 +193,31 @@ impl<D: Disk> Directory<D> {
         let temporary = format!("temp-{}.base", self.name);
         let base = self.disk.create(&temporary)?;
         *current = incremental;
-        Ok(Rewrite { base, temporary, sequence })
+        Ok(Rewrite { base, temporary, sequence, anew: None })
     }
 
-    /// Ends a rewrite whose base is whole: it and what came since are all data now.
+    /// Begins a rewrite when the files so far are not to be trusted, or are of another time: they
+    /// stay as they are until it is done, and then only its base and the new incremental file
+    /// count, which is answered too.
+    pub fn begin_anew(&mut self) -> io::Result<(Rewrite<D::File>, D::File)> {
+        let file = self.next_incremental();
+        let incremental = self.disk.create(&file.name)?;
+        let temporary = format!("temp-{}.base", self.name);
+        let base = self.disk.create(&temporary)?;
+        let sequence = file.sequence;
+        Ok((Rewrite { base, temporary, sequence, anew: Some(file) }, incremental))
+    }
+
+    /// The incremental file that blocks are appended to while this rewrite runs.
+    pub fn current_name<'a>(&'a self, rewrite: Option<&'a Rewrite<D::File>>) -> Option<&'a str> {
+        let anew = rewrite.and_then(|rewrite| rewrite.anew.as_ref());
+        anew.or(self.manifest.incremental.last()).map(|file| file.name.as_str())
+    }
+
+    /// Ends a rewrite whose base is whole: it and what came since are all data now. An incremental
+    /// file that no manifest names yet must have been synced.
     pub fn finish_rewrite(&mut self, rewrite: Rewrite<D::File>, is_rdb: bool) -> io::Result<()> {
-        let Rewrite { mut base, temporary, sequence } = rewrite;
+        let Rewrite { mut base, temporary, sequence, anew } = rewrite;
         base.flush()?;
         base.sync()?;
         let number = self.manifest.base.as_ref().map_or(0, |base| base.sequence) + 1;
@@ -158,25 +229,34 @@ impl<D: Disk> Directory<D> {
         let new = File { name, sequence: number, kind: Kind::Base };
         let gone = manifest.incremental.extract_if(.., |file| file.sequence < sequence);
         let gone: Vec<File> = manifest.base.replace(new).into_iter().chain(gone).collect();
+        manifest.incremental.extend(anew);
         let history = gone.into_iter().map(|file| File { kind: Kind::History, ..file });
         manifest.history.extend(history);
-        self.replace_manifest(manifest)?;
-        self.forget_history()
+        self.replace_manifest(manifest)
     }
 
     /// Ends a rewrite that failed. What it would have replaced is all there.
     pub fn abandon_rewrite(&mut self, rewrite: Rewrite<D::File>) -> io::Result<()> {
         drop(rewrite.base);
-        self.disk.remove(&rewrite.temporary)
+        let removed = self.disk.remove(&rewrite.temporary);
+        if let Some(file) = rewrite.anew {
+            self.disk.remove(&file.name)?;
+        }
+        removed
+    }
+
+    fn next_incremental(&self) -> File {
+        let sequence = self.manifest.incremental.last().map_or(0, |file| file.sequence) + 1;
+        let name = format!("{}.{sequence}.incr.aof", self.name);
+        File { name, sequence, kind: Kind::Incremental }
     }
 
     fn add_incremental(&mut self) -> io::Result<D::File> {
-        let sequence = self.manifest.incremental.last().map_or(0, |file| file.sequence) + 1;
-        let name = format!("{}.{sequence}.incr.aof", self.name);
-        let file = self.disk.create(&name)?;
+        let added = self.next_incremental();
+        let file = self.disk.create(&added.name)?;
         self.disk.sync_names()?;
         let mut manifest = self.manifest.clone();
-        manifest.incremental.push(File { name, sequence, kind: Kind::Incremental });
+        manifest.incremental.push(added);
         self.replace_manifest(manifest)?;
         Ok(file)
     }
@@ -194,7 +274,8 @@ impl<D: Disk> Directory<D> {
         Ok(())
     }
 
-    fn forget_history(&mut self) -> io::Result<()> {
+    /// Removes the files that are no longer needed.
+    pub fn forget_history(&mut self) -> io::Result<()> {
         if self.manifest.history.is_empty() {
             return Ok(());
         }

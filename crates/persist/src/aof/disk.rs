@@ -3,7 +3,7 @@
 //! Tests put a disk in its place that forgets what was not synced.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 /// A file that only grows. What is written is safe once `sync` has succeeded; after it has failed
@@ -17,7 +17,10 @@ pub trait Disk {
     type File: Append;
 
     fn names(&self) -> io::Result<Vec<String>>;
-    fn read(&self, name: &str) -> io::Result<Box<dyn Read + '_>>;
+    /// How long a file is.
+    fn bytes(&self, name: &str) -> io::Result<u64>;
+    /// A file from this byte on.
+    fn read(&self, name: &str, from: u64) -> io::Result<Box<dyn Read + '_>>;
     /// A new file, empty whatever was there.
     fn create(&self, name: &str) -> io::Result<Self::File>;
     /// A file that is gone on with behind so many bytes; what stands there is cut off for good.
@@ -56,8 +59,14 @@ impl Disk for Folder {
         Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
     }
 
-    fn read(&self, name: &str) -> io::Result<Box<dyn Read + '_>> {
-        Ok(Box::new(fs::File::open(self.path.join(name))?))
+    fn bytes(&self, name: &str) -> io::Result<u64> {
+        Ok(fs::metadata(self.path.join(name))?.len())
+    }
+
+    fn read(&self, name: &str, from: u64) -> io::Result<Box<dyn Read + '_>> {
+        let mut file = fs::File::open(self.path.join(name))?;
+        file.seek(SeekFrom::Start(from))?;
+        Ok(Box::new(file))
     }
 
     fn create(&self, name: &str) -> io::Result<fs::File> {

@@ -16,7 +16,7 @@ mod manifest;
 mod reader;
 mod writer;
 
-pub use directory::{Directory, OpenError, Rewrite};
+pub use directory::{Directory, Load, OpenError, Rewrite};
 pub use disk::{Append, Disk, Folder};
 pub use manifest::{File, Kind, Manifest, ManifestError};
 pub use reader::{Block, Error, Next, Reader, Torn};
