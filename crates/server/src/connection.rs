@@ -123,6 +123,45 @@ pub enum Hold {
     Stalled,
 }
 
+/// From where on output waits for which block. What comes while a first part waits is a second one,
+/// which grows; so the first is not put off for ever.
+#[derive(Default)]
+struct HeldBack {
+    first: Option<Mark>,
+    second: Option<Mark>,
+}
+
+#[derive(Clone, Copy)]
+struct Mark {
+    position: usize,
+    block: u64,
+}
+
+impl HeldBack {
+    fn add(&mut self, position: usize, block: u64) {
+        let slot = if self.first.is_none() { &mut self.first } else { &mut self.second };
+        match slot {
+            Some(mark) => mark.block = block,
+            None => *slot = Some(Mark { position, block }),
+        }
+    }
+
+    /// Where it is to end what is sent while so many blocks are safe; `None` when nothing waits.
+    fn release(&mut self, durable: u64) -> Option<usize> {
+        while self.first?.block <= durable {
+            self.first = self.second.take();
+        }
+        self.first.map(|mark| mark.position)
+    }
+
+    /// So many bytes of the output are gone.
+    fn move_up(&mut self, bytes: usize) {
+        for mark in [&mut self.first, &mut self.second].into_iter().flatten() {
+            mark.position -= bytes;
+        }
+    }
+}
+
 pub struct Connection {
     pub stream: Stream,
     pub client: Client,
@@ -134,9 +173,13 @@ pub struct Connection {
     /// To be sent; the first `sent` bytes are gone already.
     pub output: Vec<u8>,
     pub sent: usize,
+    /// Output that waits until it is safe on disk what it tells of.
+    held_back: HeldBack,
     pub hold: Hold,
     /// In the list of connections to flush.
     pub is_dirty: bool,
+    /// In the list of connections whose output waits for the append-only file.
+    pub is_listed: bool,
     /// The socket may have more to read than was read (edge-triggered polling).
     pub may_read: bool,
     /// The end of what the peer sends may be there already, of which no event will tell.
@@ -157,8 +200,10 @@ impl Connection {
             needed: 0,
             output: Vec::new(),
             sent: 0,
+            held_back: HeldBack::default(),
             hold: Hold::None,
             is_dirty: false,
+            is_listed: false,
             may_read: false,
             is_ending: false,
             over_soft_limit_since_ms: None,
@@ -168,6 +213,23 @@ impl Connection {
 
     pub fn pending_output(&self) -> usize {
         self.output.len() - self.sent
+    }
+
+    /// Output from this place on tells of a block of the append-only file with this number, and is
+    /// to be sent when that is safe.
+    pub fn hold_back(&mut self, position: usize, block: u64) {
+        self.held_back.add(position.max(self.sent), block);
+    }
+
+    /// Whether something waits for more than `durable` blocks to be safe.
+    pub fn is_held_back(&self) -> bool {
+        self.held_back.first.is_some()
+    }
+
+    /// The last block that something waits for.
+    pub fn held_back_for(&self) -> u64 {
+        let HeldBack { first, second } = &self.held_back;
+        second.or(*first).map_or(0, |mark| mark.block)
     }
 
     /// Tells others what its buffers take. The output counts as of the last time it was sent: a
@@ -183,8 +245,9 @@ impl Connection {
         }
     }
 
-    /// Sends what the socket takes. Answers how many bytes went.
-    pub fn flush(&mut self) -> usize {
+    /// Sends what the socket takes of what may go while so many blocks are safe. Answers how many
+    /// bytes went.
+    pub fn flush(&mut self, durable: impl FnOnce() -> u64) -> usize {
         let before = self.sent;
         if self.output.is_empty()
             && let Stream::Tls(stream) = &mut self.stream
@@ -192,8 +255,12 @@ impl Connection {
         {
             self.is_dead = true;
         }
-        while self.sent < self.output.len() {
-            match self.stream.write(&self.output[self.sent..]) {
+        let end = match self.is_held_back() {
+            true => self.held_back.release(durable()).unwrap_or(self.output.len()),
+            false => self.output.len(),
+        };
+        while self.sent < end {
+            match self.stream.write(&self.output[self.sent..end]) {
                 Ok(0) => {
                     self.is_dead = true;
                     break;
@@ -214,6 +281,7 @@ impl Connection {
         } else if self.sent > (1 << 20) && self.sent > self.output.len() / 2 {
             // Give back what is sent while a slow reader takes the rest.
             self.output.drain(..self.sent);
+            self.held_back.move_up(self.sent);
             self.output.shrink_to(self.output.len() * 2);
             self.sent = 0;
         }

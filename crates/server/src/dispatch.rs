@@ -188,6 +188,13 @@ fn checked(
     {
         return refuse(error);
     }
+    if lp.server.durability.delays_writes()
+        && (row.has(flag::WRITE)
+            || row.has(flag::SCRIPT)
+            || (command.id == table().exec && transactions::writes(client)))
+    {
+        return Verdict::Stall(Obstacle::Disk);
+    }
     if client.protocol == Protocol::Resp2
         && client.is_subscriber()
         && !pubsub::allowed_while_subscribed(row)
@@ -460,6 +467,13 @@ fn in_transaction(
     let effects = txn.commit();
     if exclusive {
         lp.leave_all_gates();
+    }
+    // What it only removed because its time was over is nothing that its client was told.
+    if effects.sequence > 0
+        && (command.row.has(flag::WRITE) || is_script || command.id == table().exec)
+        && lp.server.durability.aof.journal.holds_replies()
+    {
+        connection.hold_back(position, effects.sequence);
     }
     after(lp, shift, effects);
     Ran::Done(waits)

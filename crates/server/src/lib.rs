@@ -170,6 +170,7 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
             server.shut_down();
         }
         server.supervisor.tell("STOPPING=1\n");
+        server.durability.aof.end();
         handle.close();
         result
     })?;

@@ -141,7 +141,7 @@ impl Server {
             engine: Engine::new(workers + 1),
             supervisor: Supervisor::find(&config.current()),
             config,
-            durability: Durability::default(),
+            durability: Durability::new(workers),
             acl,
             listeners,
             mailboxes,

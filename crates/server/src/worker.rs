@@ -25,6 +25,7 @@ use smallvec::SmallVec;
 
 use crate::client::{Client, ClientInfo};
 use crate::config::{Config, ConfigView};
+use crate::durability::aof::SYNC_MS_MAX;
 use crate::connection::{Connection, Hold, Stream};
 use crate::listener::LISTENERS_MAX;
 use crate::mailbox::{Address, Mail, WaitEnd};
@@ -49,6 +50,9 @@ const TURN_BYTES: usize = 4 << 20;
 /// Output buffers up to this size are kept for the next connection that replies.
 const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const SPARE_BUFFERS_MAX: usize = 64;
+
+/// How long the end waits for what is to be safe on disk before it is answered.
+const END_PATIENCE: Duration = Duration::from_secs(5);
 
 pub const WAKER: Token = Token(usize::MAX);
 /// Listeners have the tokens from here on.
@@ -136,6 +140,10 @@ pub struct WorkerLoop {
     missed: RefCell<Vec<usize>>,
     /// Mails for a connection whose script ran when they came.
     postponed_mail: RefCell<Vec<Mail>>,
+    /// Connections whose output waits for the append-only file.
+    held_back: RefCell<Vec<usize>>,
+    /// What was safe when they were looked at.
+    seen_durable: Cell<u64>,
     /// Connections that wait for locks.
     stalled: RefCell<VecDeque<usize>>,
     /// One of them waits for all keys; and one of those that were offered again in this turn.
@@ -216,6 +224,8 @@ impl WorkerLoop {
             paused: RefCell::default(),
             missed: RefCell::default(),
             postponed_mail: RefCell::default(),
+            held_back: RefCell::default(),
+            seen_durable: Cell::default(),
             stalled: RefCell::default(),
             is_waiting: Cell::new(false),
             is_waiting_again: Cell::new(false),
@@ -279,6 +289,7 @@ impl WorkerLoop {
             self.go_on_with_unfinished(&shift);
             self.do_chores(&shift);
             self.leave_gate();
+            self.release_held_back();
             self.flush_all(&shift);
             self.look_at_clock();
             self.time_out_blocked(&shift);
@@ -298,7 +309,10 @@ impl WorkerLoop {
 
     /// How long the loop may sleep.
     fn patience(&self) -> Duration {
-        if !self.unfinished.borrow().is_empty() || !self.server.mailboxes[self.id].is_empty() {
+        if !self.unfinished.borrow().is_empty()
+            || !self.server.mailboxes[self.id].is_empty()
+            || self.may_release()
+        {
             return Duration::ZERO;
         }
         let mut patience = self.cron_at.get().saturating_duration_since(Instant::now());
@@ -469,7 +483,10 @@ impl WorkerLoop {
         let count = self.connections.borrow().len();
         for token in 0..count {
             if let Some(mut connection) = self.take(token) {
-                connection.flush();
+                let block = connection.held_back_for();
+                if block == 0 || self.server.durability.aof.journal.wait_durable(block, END_PATIENCE) {
+                    connection.flush(|| block);
+                }
                 self.close(&shift, token, connection);
             }
         }
@@ -762,7 +779,7 @@ impl WorkerLoop {
     // --- output ------------------------------------------------------------------------------
 
     fn flush(&self, connection: &mut Connection) {
-        let count = connection.flush();
+        let count = connection.flush(|| self.server.durability.aof.journal.durable());
         if count > 0 {
             self.stats.net_output_bytes.add(count as u64);
             self.stats.writes.add(1);
@@ -776,6 +793,36 @@ impl WorkerLoop {
             }
         }
         self.report_memory(connection, true);
+    }
+
+    /// Whether some of what waits for the append-only file may go now.
+    fn may_release(&self) -> bool {
+        let journal = &self.server.durability.aof.journal;
+        !self.held_back.borrow().is_empty()
+            && (journal.durable() != self.seen_durable.get() || journal.is_denied())
+    }
+
+    /// Has output sent that is safe now. Who waits for what may never be safe is disconnected: what
+    /// became of its commands is not known.
+    fn release_held_back(&self) {
+        if !self.may_release() {
+            return;
+        }
+        let journal = &self.server.durability.aof.journal;
+        let durable = journal.durable();
+        self.seen_durable.set(durable);
+        for token in std::mem::take(&mut *self.held_back.borrow_mut()) {
+            let mut connections = self.connections.borrow_mut();
+            let Some(Some(connection)) = connections.get_mut(token) else { continue };
+            connection.is_listed = false;
+            if journal.is_denied() && connection.held_back_for() > durable {
+                connection.is_dead = true;
+            }
+            if !connection.is_dirty {
+                connection.is_dirty = true;
+                self.dirty.borrow_mut().push(token);
+            }
+        }
     }
 
     /// Keeps count of what clients take.
@@ -812,6 +859,7 @@ impl WorkerLoop {
     fn flush_all(&self, shift: &Shift) {
         self.unsent_bytes.set(0);
         let mut dirty = std::mem::take(&mut *self.dirty.borrow_mut());
+        let mut holds_back = false;
         for token in dirty.drain(..) {
             let Some(mut connection) = self.take(token) else { continue };
             connection.is_dirty = false;
@@ -819,6 +867,12 @@ impl WorkerLoop {
             self.go_on_if_drained(token, &connection);
             if connection.pending_output() > 0 {
                 self.limit_output(shift, &mut connection);
+            }
+            if connection.is_held_back() {
+                holds_back = true;
+                if !std::mem::replace(&mut connection.is_listed, true) {
+                    self.held_back.borrow_mut().push(token);
+                }
             }
             // It is still over when `put` sees output left: the poller says when to go on.
             if connection.is_dead
@@ -832,6 +886,9 @@ impl WorkerLoop {
         let mut list = self.dirty.borrow_mut();
         if list.is_empty() {
             *list = dirty;
+        }
+        if holds_back {
+            self.server.durability.aof.journal.wait(self.id);
         }
     }
 
@@ -959,6 +1016,10 @@ impl WorkerLoop {
             connection.client.info.argument_bytes.store(0, Ordering::Relaxed);
             connection.hold = Hold::None;
             if dispatch::lets_reply_through(&mut connection.client) {
+                let journal = &self.server.durability.aof.journal;
+                if journal.holds_replies() {
+                    connection.hold_back(connection.output.len(), journal.last());
+                }
                 connection.output.extend_from_slice(&reply);
             }
             self.unfinished.borrow_mut().push_back(token);
@@ -1041,6 +1102,7 @@ impl WorkerLoop {
         let is_loading = self.server.durability.loading.is_on();
         if self.server.active_expire.load(Ordering::Relaxed)
             && !is_loading
+            && !self.server.durability.delays_writes()
             && !self.server.is_paused(true, now_ms)
             && self.enter_gate()
         {
@@ -1061,6 +1123,7 @@ impl WorkerLoop {
             let _ = dispatch::make_room(self, shift, now_ms);
         }
         self.close_idle(shift, now_ms);
+        self.server.durability.aof.journal.look_at_sync(SYNC_MS_MAX);
         // The peak has to be seen now and then even if nobody asks.
         memory::used_bytes();
     }

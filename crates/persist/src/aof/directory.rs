@@ -57,6 +57,8 @@ impl From<io::Error> for OpenError {
 
 /// Who is given what the files hold, in their order. The errors are reasons not to go on.
 pub trait Load {
+    /// Another file begins, in database 0.
+    fn file(&mut self) {}
     /// An RDB file, or one at the beginning of a file of commands. Answers how many bytes it has.
     fn rdb(&mut self, input: &mut dyn Read) -> Result<u64, String>;
     fn block(&mut self, block: Block<'_>) -> Result<(), String>;
@@ -134,6 +136,7 @@ impl<D: Disk> Directory<D> {
 
     fn load_file(&self, file: &File, to: &mut impl Load) -> Result<Option<Torn>, OpenError> {
         let refused = |why| OpenError::Refused(file.name.clone(), why);
+        to.file();
         let mut start = Vec::new();
         self.disk.read(&file.name, 0)?.take(RDB.len() as u64).read_to_end(&mut start)?;
         let mut offset = 0;
@@ -149,6 +152,13 @@ impl<D: Disk> Directory<D> {
                 Err(error) => return Err(OpenError::Damaged(file.name.clone(), error)),
             }
         }
+    }
+
+    /// Makes a file of the folder the base of a directory that has none yet.
+    pub fn adopt(&mut self, name: &str) -> io::Result<()> {
+        self.disk.sync_names()?;
+        let base = File { name: name.to_owned(), sequence: 1, kind: Kind::Base };
+        self.replace_manifest(Manifest { base: Some(base), ..self.manifest.clone() })
     }
 
     /// Removes what a crash has left: files of history and temporary ones.

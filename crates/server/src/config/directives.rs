@@ -38,6 +38,8 @@ pub enum Effect {
     Events,
     /// The working directory.
     Directory,
+    /// Whether there is an append-only file.
+    AppendOnly,
     /// None, for this reason: the value is another than the default, and does nothing.
     Idle(&'static str),
 }
@@ -174,7 +176,6 @@ const fn long(min: i128) -> Numbers {
     range(min, LONG)
 }
 
-const AOF: &str = "the append-only file";
 const CLUSTER: &str = "cluster mode";
 const REPLICATION: &str = "replication";
 const LINKS: &str = "TLS between servers";
@@ -363,7 +364,7 @@ directives! {
     sanitize_dump_payload: SanitizeDumpPayload = "sanitize-dump-payload", "no", (), MUTABLE;
 
     // Append-only file.
-    appendonly: bool = "appendonly", "no", (), MUTABLE.unbuilt(AOF);
+    appendonly: bool = "appendonly", "no", (), MUTABLE.then(Effect::AppendOnly);
     appendfilename: Text = "appendfilename", "appendonly.aof", append_file_name, IMMUTABLE;
     appenddirname: Text = "appenddirname", "appendonlydir", append_file_name, IMMUTABLE;
     appendfsync: Appendfsync = "appendfsync", "everysec", (), MUTABLE;

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
@@ -15,8 +16,10 @@ use std::time::{Duration, Instant};
 
 use command::Error;
 use engine::{Arrival, Entry, Plan, Txn, access};
+use persist::aof::{Directory, Folder};
 use persist::rdb::{Item, Key, Reader};
 
+use super::replay;
 use crate::config::reason;
 use crate::server::{Server, unix_ms};
 
@@ -122,12 +125,20 @@ pub struct Part {
 /// What was saved, and is to be loaded.
 pub struct Saved {
     rdb: Option<File>,
+    append_only: Option<Directory<Folder>>,
 }
 
 /// Looks what there is to load, and has clients told to wait if there is something. To be called
 /// before the first one is served. The error is for the user.
 pub fn prepare(server: &Server) -> Result<Saved, String> {
     let config = server.config.current();
+    if config.appendonly {
+        let (directory, bytes) = replay::open(&config)?;
+        if bytes > 0 {
+            server.durability.loading.begin(bytes);
+        }
+        return Ok(Saved { rdb: None, append_only: Some(directory) });
+    }
     let path = config.dbfilename.as_path();
     let rdb = match File::open(path) {
         Ok(file) => Some(file),
@@ -137,13 +148,23 @@ pub fn prepare(server: &Server) -> Result<Saved, String> {
     if let Some(file) = &rdb {
         server.durability.loading.begin(file.metadata().map_or(0, |metadata| metadata.len()));
     }
-    Ok(Saved { rdb })
+    Ok(Saved { rdb, append_only: None })
 }
 
 /// Loads what there is. The error is for the user.
-pub fn load(server: &Server, saved: Saved) -> Result<(), String> {
-    let Some(file) = saved.rdb else { return Ok(()) };
-    let done = rdb_file(server, file);
+pub fn load(server: &Arc<Server>, saved: Saved) -> Result<(), String> {
+    let Saved { rdb, append_only } = saved;
+    let mut done = rdb.map_or(Ok(()), |file| rdb_file(server, file));
+    if done.is_ok() {
+        let loaded = match append_only {
+            Some(directory) => replay::load(server, &directory).map(|torn| Some((directory, torn))),
+            None => Ok(None),
+        };
+        done = loaded.and_then(|loaded| match server.is_shutting_down() {
+            true => Ok(()),
+            false => server.durability.aof.start(server, loaded),
+        });
+    }
     server.durability.loading.end();
     done.inspect_err(|error| crate::log_warning!("Fatal error loading the DB: {error}. Exiting."))
 }

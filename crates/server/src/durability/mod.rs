@@ -1,9 +1,16 @@
 //! What keeps the data beyond the process: files that are loaded at start and written as it goes.
 //!
-//! `loading` reads them, `save` writes RDB files. The formats are `persist`'s; the commands about
-//! them stand in `session/persistence.rs`.
+//! `loading` reads them, `save` writes RDB files. Transactions hand what they changed to the
+//! `journal`; the `keeper`, a thread of its own, writes it to the append-only file; `replay` loads
+//! that again, and `aof` turns it on and off and has it rewritten. What counts as safe is said in
+//! `docs/durability.md`. The formats are `persist`'s; the commands about them stand in
+//! `session/persistence.rs`.
 
+pub mod aof;
+pub mod journal;
+mod keeper;
 pub mod loading;
+mod replay;
 pub mod save;
 
 use command::Error;
@@ -12,17 +19,34 @@ use crate::config::Config;
 use crate::server::{Server, ShutdownHow};
 
 /// The state of all of it, one for the server.
-#[derive(Default)]
 pub struct Durability {
+    pub aof: aof::Aof,
     pub loading: loading::Loading,
     pub saves: save::Saves,
 }
 
 impl Durability {
+    pub fn new(workers: usize) -> Durability {
+        Durability {
+            aof: aof::Aof::new(workers),
+            loading: loading::Loading::default(),
+            saves: save::Saves::default(),
+        }
+    }
+
     /// Why commands that change anything are refused now, if they are.
     #[inline]
     pub fn refuses_writes(&self, config: &Config) -> Option<Error> {
-        self.saves.refuses_writes(config)
+        match self.aof.journal.is_pressed() {
+            true => self.aof.refuses_writes().or_else(|| self.saves.refuses_writes(config)),
+            false => self.saves.refuses_writes(config),
+        }
+    }
+
+    /// Whether they have to wait: more than enough is to be written already.
+    #[inline]
+    pub fn delays_writes(&self) -> bool {
+        self.aof.journal.is_pressed() && self.aof.journal.pressure() == journal::Pressure::Full
     }
 
     /// Has everything on the disk that is to be there at the end. False when it could not be done

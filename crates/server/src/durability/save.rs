@@ -154,7 +154,7 @@ fn access_of(entry: &Entry, worker: &Worker, now_ms: i64) -> Access {
 }
 
 /// Writes all keys. The transaction is exclusive.
-fn write_all<W: Write>(
+pub fn write_all<W: Write>(
     writer: &mut Writer<W>,
     txn: &mut Txn<'_>,
     worker: &Worker,

@@ -99,6 +99,8 @@ pub enum Obstacle {
     Vm,
     /// A script, and a plan for all keys waits for those that run already.
     Turn,
+    /// Too much waits to be written to the append-only file.
+    Disk,
 }
 
 pub struct Watch {
@@ -264,6 +266,7 @@ impl Watch {
     pub fn is_to_blame(&self, worker: usize, obstacle: Obstacle) -> bool {
         match obstacle {
             _ if !self.is_busy() => false,
+            Obstacle::Disk => false,
             Obstacle::Gate => self.is_exclusive_busy(),
             Obstacle::AllGates | Obstacle::Turn => true,
             Obstacle::Vm => self.workers[worker].busy.load(Ordering::Acquire) != AT_EASE,

@@ -99,6 +99,7 @@ fn set(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     }
     // Workers look at the configuration when they wake up, this one before its next command.
     server.broadcast(|| Mail::Wake);
+    server.durability.aof.journal.nudge();
     request.lp.end_shift();
     request.reply.ok();
     Ok(())
@@ -145,6 +146,7 @@ fn bring_about(
             server.scripts.cache.shorten(config.script_cache_entries);
             Ok(())
         }
+        Effect::AppendOnly => server.durability.aof.apply(config),
         Effect::Directory => {
             std::env::set_current_dir(config.dir.as_path()).map_err(|error| reason(&error))
         }

@@ -287,16 +287,11 @@ fn persistence(out: &mut String, request: &mut Request<'_, '_>) {
         "rdb_last_cow_size": 0,
         "rdb_last_load_keys_expired": loading.keys_expired(),
         "rdb_last_load_keys_loaded": loading.keys_loaded(),
-        "aof_enabled": 0,
-        "aof_rewrite_in_progress": 0,
-        "aof_rewrite_scheduled": 0,
-        "aof_last_rewrite_time_sec": -1,
-        "aof_current_rewrite_time_sec": -1,
-        "aof_last_bgrewrite_status": "ok",
-        "aof_rewrites": 0,
-        "aof_rewrites_consecutive_failures": 0,
-        "aof_last_write_status": "ok",
-        "aof_last_cow_size": 0,
+    );
+    for (name, value) in server.durability.aof.info() {
+        let _ = write!(out, "{name}:{value}\r\n");
+    }
+    fields!(out,
         "module_fork_in_progress": 0,
         "module_fork_last_cow_size": 0,
     );

@@ -20,6 +20,10 @@ pub const TABLE: &[Command<SessionHandler>] = &[
         .scope(Scope::Exclusive)
         .complexity("O(N) where N is the total number of keys in all databases")
         .summary("Writes all data to the RDB file while everybody waits."),
+    row(GROUP, "bgrewriteaof", 1, bgrewriteaof)
+        .flags(ADMIN | NO_ASYNC_LOADING | NOSCRIPT)
+        .complexity("O(1)")
+        .summary("Writes the append-only file anew, as short as can be, while others go on."),
     row(GROUP, "lastsave", 1, lastsave)
         .flags(LOADING | STALE | FAST)
         .categories(category::ADMIN | category::DANGEROUS)
@@ -46,6 +50,15 @@ fn save(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
         // All that Redis says; the log says more.
         Err(_) => Err(Error::of("ERR")),
     }
+}
+
+fn bgrewriteaof(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
+    let aof = &request.server().durability.aof;
+    if aof.is_rewriting() || !aof.schedule_rewrite() {
+        return Err(Error::of("ERR Background append only file rewriting already in progress"));
+    }
+    request.reply.status("Background append only file rewriting started");
+    Ok(())
 }
 
 fn lastsave(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {

@@ -286,6 +286,7 @@ impl WorkerLoop {
         self.handle_mail(&shift, &mut now);
         self.go_on_with_unfinished(&shift);
         self.do_chores(&shift);
+        self.release_held_back();
         self.flush_all(&shift);
         self.time_out_blocked(&shift);
         self.end_pause();

@@ -1,0 +1,355 @@
+//! The queue between transactions and the thread that writes the append-only file.
+//!
+//! A transaction appends its block under its locks: a copy of its bytes, and a number, its place in
+//! the order of all blocks. The keeper takes what has gathered. With `appendfsync always` replies
+//! wait in their connections until `durable` has reached the number of the last block that they
+//! tell of; many of them are covered by one sync.
+//!
+//! Thread safety: `queue` is locked for a copy of a block's bytes, by whoever holds the locks of the
+//! keys; no other lock is taken under it. What else is shared are single numbers.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use engine::{Changes, Engine};
+use parking_lot::{Condvar, Mutex};
+
+/// Bytes that may wait to be written; who wants to change something then waits for the keeper. As
+/// much again may be in its hands.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// So much is worth being written at once.
+const BATCH_BYTES: usize = 1 << 20;
+/// How long blocks gather that nobody waits for.
+const GATHER: Duration = Duration::from_millis(5);
+/// A block's length stands before it.
+const HEADER_BYTES: usize = size_of::<u64>();
+
+/// How commands that change something fare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Pressure {
+    None,
+    /// They wait: there is too much to be written, or the disk takes too long.
+    Full,
+    /// They are refused: the file cannot be written.
+    Denied,
+}
+
+/// What the keeper is to do at its place among the blocks.
+pub type Order<T> = (usize, T);
+
+struct Queue<T> {
+    bytes: Vec<u8>,
+    /// The number of the last block.
+    last: u64,
+    /// The keeper waits, and for nothing in particular.
+    is_idle: bool,
+    /// Somebody waits for a sync.
+    wants_sync: bool,
+    /// In their order, each with the bytes that come before it.
+    orders: Vec<Order<T>>,
+}
+
+/// What the keeper takes.
+pub struct Batch<T> {
+    pub bytes: Vec<u8>,
+    /// The number of its last block.
+    pub last: u64,
+    pub wants_sync: bool,
+    pub orders: Vec<Order<T>>,
+}
+
+/// What came while a batch could not be written.
+pub struct Orders<T> {
+    pub contains_overtaking: bool,
+    pub others: Vec<T>,
+}
+
+/// `T`: orders to the keeper.
+pub struct Journal<T> {
+    queue: Mutex<Queue<T>>,
+    wake: Condvar,
+    /// The last block that is safe.
+    durable: AtomicU64,
+    /// Replies wait for it.
+    holds_replies: AtomicBool,
+    /// By worker: replies wait there.
+    waiting: Box<[AtomicBool]>,
+    pressure: AtomicU8,
+    /// Why commands are refused.
+    trouble: Mutex<String>,
+    /// Since when a sync runs, ms after `started`, counted from 1; 0 when none does.
+    sync_since_ms: AtomicU64,
+    started: Instant,
+    /// Syncs that were so late that commands had to wait.
+    pub delayed_syncs: AtomicU64,
+}
+
+impl<T> Journal<T> {
+    pub fn new(workers: usize) -> Journal<T> {
+        let queue = Queue {
+            bytes: Vec::new(),
+            last: 0,
+            is_idle: false,
+            wants_sync: false,
+            orders: Vec::new(),
+        };
+        Journal {
+            queue: Mutex::new(queue),
+            wake: Condvar::new(),
+            durable: AtomicU64::new(0),
+            holds_replies: AtomicBool::new(false),
+            waiting: (0..workers).map(|_| AtomicBool::new(false)).collect(),
+            pressure: AtomicU8::new(Pressure::None as u8),
+            trouble: Mutex::default(),
+            sync_since_ms: AtomicU64::new(0),
+            started: Instant::now(),
+            delayed_syncs: AtomicU64::new(0),
+        }
+    }
+
+    // --- transactions ------------------------------------------------------------------------
+
+    /// Takes a block; answers its number.
+    pub fn append(&self, block: &Changes) -> u64 {
+        let mut queue = self.queue.lock();
+        queue.bytes.extend_from_slice(&(block.len() as u64).to_le_bytes());
+        queue.bytes.extend_from_slice(block.as_bytes());
+        queue.last += 1;
+        let number = queue.last;
+        if queue.bytes.len() >= BATCH_BYTES {
+            queue.is_idle = false;
+            self.wake.notify_one();
+            if queue.bytes.len() >= QUEUE_BYTES_MAX {
+                self.raise(Pressure::None, Pressure::Full);
+            }
+        } else if std::mem::take(&mut queue.is_idle) {
+            self.wake.notify_one();
+        }
+        number
+    }
+
+    // --- workers -----------------------------------------------------------------------------
+
+    #[inline]
+    pub fn is_pressed(&self) -> bool {
+        self.pressure.load(Ordering::Relaxed) != Pressure::None as u8
+    }
+
+    pub fn pressure(&self) -> Pressure {
+        match self.pressure.load(Ordering::Acquire) {
+            0 => Pressure::None,
+            1 => Pressure::Full,
+            _ => Pressure::Denied,
+        }
+    }
+
+    fn raise(&self, from: Pressure, to: Pressure) -> bool {
+        let (from, to) = (from as u8, to as u8);
+        self.pressure.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Why commands are refused.
+    pub fn trouble(&self) -> String {
+        self.trouble.lock().clone()
+    }
+
+    #[inline]
+    pub fn holds_replies(&self) -> bool {
+        self.holds_replies.load(Ordering::Acquire)
+    }
+
+    /// The last block that is safe.
+    #[inline]
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::SeqCst)
+    }
+
+    /// Whether commands are refused: what is not safe now may never be.
+    pub fn is_denied(&self) -> bool {
+        self.pressure.load(Ordering::SeqCst) == Pressure::Denied as u8
+    }
+
+    /// The number of the last block.
+    pub fn last(&self) -> u64 {
+        self.queue.lock().last
+    }
+
+    /// Replies of this worker wait: it is to be woken when some may go.
+    pub fn wait(&self, worker: usize) {
+        self.waiting[worker].store(true, Ordering::SeqCst);
+        let mut queue = self.queue.lock();
+        if !std::mem::replace(&mut queue.wants_sync, true) {
+            queue.is_idle = false;
+            self.wake.notify_one();
+        }
+    }
+
+    /// Now and then: has commands wait while a sync takes for longer than `ms_max`.
+    pub fn look_at_sync(&self, ms_max: u64) {
+        let since_ms = self.sync_since_ms.load(Ordering::Acquire);
+        let now_ms = self.started.elapsed().as_millis() as u64 + 1;
+        let is_late = since_ms > 0 && now_ms - since_ms > ms_max;
+        if is_late && self.raise(Pressure::None, Pressure::Full) {
+            self.delayed_syncs.fetch_add(1, Ordering::Relaxed);
+            // It may have ended meanwhile.
+            if self.sync_since_ms.load(Ordering::SeqCst) == 0 {
+                self.raise(Pressure::Full, Pressure::None);
+            }
+        }
+    }
+
+    /// Waits until all blocks so far are safe; false when that takes longer, or cannot be.
+    pub fn wait_durable(&self, number: u64, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while self.durable() < number {
+            if self.is_denied() || Instant::now() > deadline {
+                return false;
+            }
+            self.want_sync();
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        true
+    }
+
+    fn want_sync(&self) {
+        let mut queue = self.queue.lock();
+        queue.wants_sync = true;
+        queue.is_idle = false;
+        self.wake.notify_one();
+    }
+
+    // --- orders ------------------------------------------------------------------------------
+
+    /// Has the keeper do something behind all blocks so far.
+    pub fn order(&self, order: T) {
+        let mut queue = self.queue.lock();
+        let at = queue.bytes.len();
+        queue.orders.push((at, order));
+        queue.is_idle = false;
+        self.wake.notify_one();
+    }
+
+    /// Has the keeper look at the configuration.
+    pub fn nudge(&self) {
+        self.queue.lock().is_idle = false;
+        self.wake.notify_one();
+    }
+
+    /// What waits to be written.
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.lock().bytes.len()
+    }
+
+    /// Whether a sync runs.
+    pub fn is_syncing(&self) -> bool {
+        self.sync_since_ms.load(Ordering::Relaxed) > 0
+    }
+
+    // --- the keeper --------------------------------------------------------------------------
+
+    /// Waits for something to do, until `until` at most, and takes all there is. `spare` is an
+    /// empty buffer.
+    pub fn next(&self, until: Option<Instant>, spare: Vec<u8>) -> Batch<T> {
+        let mut queue = self.queue.lock();
+        let is_due = |queue: &Queue<T>| queue.wants_sync || !queue.orders.is_empty();
+        if queue.bytes.is_empty() && !is_due(&queue) {
+            queue.is_idle = true;
+            match until {
+                None => self.wake.wait(&mut queue),
+                Some(until) => {
+                    self.wake.wait_until(&mut queue, until);
+                }
+            }
+            queue.is_idle = false;
+        }
+        if queue.bytes.len() < BATCH_BYTES && !queue.bytes.is_empty() && !is_due(&queue) {
+            self.wake.wait_for(&mut queue, GATHER);
+        }
+        let bytes = std::mem::replace(&mut queue.bytes, spare);
+        let wants_sync = std::mem::take(&mut queue.wants_sync);
+        let orders = std::mem::take(&mut queue.orders);
+        Batch { bytes, last: queue.last, wants_sync, orders }
+    }
+
+    /// Waits a moment, while what was taken cannot be written. Answers whether orders came that make
+    /// it needless, which stay where they are, and else takes the others.
+    pub fn orders_within(&self, patience: Duration, overtakes: impl Fn(&T) -> bool) -> Orders<T> {
+        let mut queue = self.queue.lock();
+        if queue.orders.is_empty() {
+            self.wake.wait_for(&mut queue, patience);
+        }
+        let contains_overtaking = queue.orders.iter().any(|(_, order)| overtakes(order));
+        let others = match contains_overtaking {
+            true => Vec::new(),
+            false => queue.orders.drain(..).map(|(_, order)| order).collect(),
+        };
+        Orders { contains_overtaking, others }
+    }
+
+    /// What was taken is written.
+    pub fn lower(&self) {
+        if self.queue.lock().bytes.len() < QUEUE_BYTES_MAX {
+            self.raise(Pressure::Full, Pressure::None);
+        }
+    }
+
+    /// A sync begins; what it returns ends it.
+    pub fn note_sync(&self, runs: bool) {
+        let now_ms = self.started.elapsed().as_millis() as u64 + 1;
+        self.sync_since_ms.store(if runs { now_ms } else { 0 }, Ordering::SeqCst);
+    }
+
+    /// All blocks up to this one are safe. Answers which workers have replies waiting.
+    pub fn set_durable(&self, number: u64) -> Vec<usize> {
+        self.durable.store(number, Ordering::SeqCst);
+        self.workers_waiting()
+    }
+
+    fn workers_waiting(&self) -> Vec<usize> {
+        let waits = |flag: &AtomicBool| flag.swap(false, Ordering::SeqCst);
+        (0..self.waiting.len()).filter(|&worker| waits(&self.waiting[worker])).collect()
+    }
+
+    /// Whether replies wait for blocks.
+    pub fn set_holds_replies(&self, holds: bool) {
+        self.holds_replies.store(holds, Ordering::Release);
+    }
+
+    /// From now on commands are refused. Answers which workers have replies waiting.
+    pub fn deny(&self, why: String) -> Vec<usize> {
+        *self.trouble.lock() = why;
+        self.pressure.store(Pressure::Denied as u8, Ordering::SeqCst);
+        self.workers_waiting()
+    }
+
+    /// Commands are welcome again.
+    pub fn allow(&self) {
+        self.pressure.store(Pressure::None as u8, Ordering::Release);
+    }
+}
+
+/// Blocks of a batch, each with where it ends.
+pub fn blocks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let (header, rest) = bytes[at..].split_first_chunk::<HEADER_BYTES>()?;
+        let len = u64::from_le_bytes(*header) as usize;
+        at += HEADER_BYTES + len;
+        Some((&rest[..len], at))
+    })
+}
+
+/// What the engine is given.
+pub struct Ear<T>(pub std::sync::Arc<Journal<T>>);
+
+impl<T: Send> engine::Journal for Ear<T> {
+    fn append(&self, block: &Changes) -> u64 {
+        self.0.append(block)
+    }
+}
+
+/// Has the engine tell the journal of all changes.
+pub fn connect<T: Send + 'static>(journal: &std::sync::Arc<Journal<T>>, engine: &Engine) {
+    engine.set_journal(Box::new(Ear(journal.clone())));
+}

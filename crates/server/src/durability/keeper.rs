@@ -1,0 +1,532 @@
+//! The thread that writes the append-only file: what transactions did becomes commands there, and is
+//! synced as `appendfsync` says.
+//!
+//! A write that fails (a full disk) is taken back to the end of the last whole block and tried again
+//! until it succeeds; what came meanwhile waits. After a sync that failed nothing is known of the
+//! file: it is not trusted any more, and its data is written anew (`aof.rs`). Either way commands that
+//! change something are refused until all is well.
+//!
+//! Generic over the disk, so that tests can put one in its place that fails.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use command::propagate::Propagation;
+use engine::Records;
+use persist::aof::{Append, Directory, Disk, Rewrite, Writer};
+
+use super::journal::{Batch, Journal, blocks};
+use crate::config::{Appendfsync, ConfigView, reason};
+use crate::server::unix_ms;
+
+/// Rendered bytes that are written at once.
+const WRITE_BYTES: usize = 256 << 10;
+const SYNC_PERIOD: Duration = Duration::from_secs(1);
+/// How soon what failed is tried again.
+const RETRY_PERIOD: Duration = Duration::from_millis(100);
+const REWRITE_RETRY_PERIOD: Duration = Duration::from_secs(1);
+/// How soon a rewrite that failed is begun again because the file has grown.
+const AUTO_REWRITE_PERIOD: Duration = Duration::from_secs(60);
+/// A buffer that has become larger is given back.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+
+/// What the keeper can be told to do, at its place among the blocks.
+pub enum Order<D: Disk> {
+    /// The blocks behind it come after a new base, which is about to be written. A directory comes
+    /// along when there is none yet.
+    Begin { directory: Option<Directory<D>>, answer: Sender<io::Result<Rewrite<D::File>>> },
+    /// The new base is whole and synced, so many bytes long.
+    Finish {
+        rewrite: Rewrite<D::File>,
+        base_bytes: u64,
+        is_rdb: bool,
+        answer: Sender<io::Result<()>>,
+    },
+    Abandon(Rewrite<D::File>),
+    /// Nothing is logged any more.
+    Close,
+    /// The process ends.
+    Stop,
+}
+
+impl<D: Disk> Order<D> {
+    /// Whether it makes what waits to be written needless, or cannot wait for that.
+    fn overtakes(&self) -> bool {
+        !matches!(self, Order::Finish { .. } | Order::Abandon(_))
+    }
+}
+
+/// For INFO, and for those who want to know how the keeper does.
+#[derive(Default)]
+pub struct Report {
+    /// The file is kept: base and incremental files hold all data.
+    pub is_on: AtomicBool,
+    pub base_bytes: AtomicU64,
+    pub current_bytes: AtomicU64,
+    pub has_failed: AtomicBool,
+    pub is_rewriting: AtomicBool,
+    pub rewrites: AtomicU64,
+}
+
+/// The file that is written to.
+enum File<F> {
+    None,
+    Open(F),
+    /// A write failed: what came behind the last whole block is to be cut off first.
+    Frayed,
+    /// A sync failed, or what it lacks was dropped. It is not written to any more.
+    Lost,
+}
+
+pub struct Keeper<D: Disk> {
+    journal: Arc<Journal<Order<D>>>,
+    report: Arc<Report>,
+    config: ConfigView,
+    /// Wakes a worker.
+    wake: Box<dyn Fn(usize) + Send>,
+    /// Has a rewrite begun.
+    rewrite: Box<dyn Fn() + Send>,
+    directory: Option<Directory<D>>,
+    file: File<D::File>,
+    /// Its name.
+    name: String,
+    /// Bytes of it that are whole blocks.
+    file_bytes: u64,
+    /// Rendered and not written.
+    out: Vec<u8>,
+    scratch: Vec<u8>,
+    propagation: Propagation,
+    writer: Writer,
+    /// The last block that was rendered, and the last one written.
+    rendered: u64,
+    written: u64,
+    /// Since when there is something to sync.
+    unsynced_since: Option<Instant>,
+    last_sync: Instant,
+    /// The file begins a new log whose base is not there yet: what is in it is not safe.
+    is_provisional: bool,
+    /// When to ask for a rewrite: the log needs one.
+    needs_rewrite_at: Option<Instant>,
+    auto_rewrite_from: Instant,
+    trouble_logged: Option<Instant>,
+    /// The batch at hand has an order that makes what comes before it needless.
+    is_overtaken: bool,
+}
+
+impl<D: Disk> Keeper<D> {
+    pub fn new(
+        journal: Arc<Journal<Order<D>>>,
+        report: Arc<Report>,
+        config: ConfigView,
+        wake: Box<dyn Fn(usize) + Send>,
+        rewrite: Box<dyn Fn() + Send>,
+    ) -> Keeper<D> {
+        let now = Instant::now();
+        Keeper {
+            journal,
+            report,
+            config,
+            wake,
+            rewrite,
+            directory: None,
+            file: File::None,
+            name: String::new(),
+            file_bytes: 0,
+            out: Vec::new(),
+            scratch: Vec::new(),
+            propagation: Propagation::new(None),
+            writer: Writer::default(),
+            rendered: 0,
+            written: 0,
+            unsynced_since: None,
+            last_sync: now,
+            is_provisional: false,
+            needs_rewrite_at: None,
+            auto_rewrite_from: now,
+            trouble_logged: None,
+            is_overtaken: false,
+        }
+    }
+
+    /// Goes on with the files that were loaded. What is in them is safe before anything else is.
+    pub fn go_on(&mut self, directory: Directory<D>, mut file: D::File) -> io::Result<()> {
+        file.sync()?;
+        let (base_bytes, incremental_bytes) = directory.bytes()?;
+        let name = directory.current_name(None).unwrap_or_default().to_owned();
+        self.file_bytes = directory.disk().bytes(&name)?;
+        self.report.base_bytes.store(base_bytes + incremental_bytes, Ordering::Relaxed);
+        self.report.current_bytes.store(base_bytes + incremental_bytes, Ordering::Relaxed);
+        self.report.is_on.store(true, Ordering::Relaxed);
+        self.directory = Some(directory);
+        self.open(file, name);
+        self.apply_policy();
+        Ok(())
+    }
+
+    fn open(&mut self, file: D::File, name: String) {
+        self.file = File::Open(file);
+        self.name = name;
+        self.propagation = Propagation::new(None);
+        self.writer = Writer::new(self.config.aof_timestamp_enabled);
+    }
+
+    /// Works until it is told to stop.
+    pub fn run(mut self) {
+        let mut spare = Vec::new();
+        loop {
+            let mut batch = self.journal.next(self.due(), std::mem::take(&mut spare));
+            if self.config.refresh() {
+                self.writer = Writer::new(self.config.aof_timestamp_enabled);
+            }
+            self.apply_policy();
+            let goes_on = self.process(&mut batch);
+            self.journal.lower();
+            if !goes_on {
+                return;
+            }
+            self.look_around();
+            spare = batch.bytes;
+            spare.clear();
+            spare.shrink_to(KEPT_BYTES_MAX);
+        }
+    }
+
+    /// When there is something to do though nothing comes.
+    fn due(&self) -> Option<Instant> {
+        let sync = match self.policy() {
+            Appendfsync::Everysec => self.unsynced_since.map(|_| self.last_sync + SYNC_PERIOD),
+            _ => None,
+        };
+        [sync, self.needs_rewrite_at].into_iter().flatten().min()
+    }
+
+    /// Syncs when, as things are.
+    fn policy(&self) -> Appendfsync {
+        let rewrites = self.report.is_rewriting.load(Ordering::Relaxed);
+        match self.config.no_appendfsync_on_rewrite && rewrites {
+            true => Appendfsync::No,
+            false => self.config.appendfsync,
+        }
+    }
+
+    fn apply_policy(&self) {
+        let is_kept = !self.is_provisional && self.report.is_on.load(Ordering::Relaxed);
+        self.journal.set_holds_replies(is_kept && self.policy() == Appendfsync::Always);
+    }
+
+    fn wake(&self, workers: Vec<usize>) {
+        workers.into_iter().for_each(|worker| (self.wake)(worker));
+    }
+
+    /// Writes a batch and follows its orders. False when the process ends.
+    fn process(&mut self, batch: &mut Batch<Order<D>>) -> bool {
+        let mut from = 0;
+        let first = batch.last - blocks(&batch.bytes).count() as u64;
+        self.rendered = first;
+        let mut orders = std::mem::take(&mut batch.orders).into_iter();
+        while let Some((at, order)) = orders.next() {
+            let overtakes = |order: &Order<D>| order.overtakes();
+            self.is_overtaken =
+                overtakes(&order) || orders.as_slice().iter().any(|(_, order)| overtakes(order));
+            self.render(&batch.bytes[from..at]);
+            from = at;
+            if !self.follow(order) {
+                return false;
+            }
+        }
+        self.is_overtaken = false;
+        self.render(&batch.bytes[from..]);
+        self.write_or_wait();
+        let is_due = match self.policy() {
+            Appendfsync::Always => true,
+            Appendfsync::Everysec => self.last_sync.elapsed() >= SYNC_PERIOD,
+            Appendfsync::No => false,
+        };
+        if is_due || batch.wants_sync {
+            self.sync();
+        }
+        true
+    }
+
+    fn render(&mut self, bytes: &[u8]) {
+        let now_s = unix_ms() / 1000;
+        for (block, _) in blocks(bytes) {
+            self.rendered += 1;
+            if matches!(self.file, File::None | File::Lost) {
+                continue;
+            }
+            self.scratch.clear();
+            let count = self.propagation.write(Records::new(block), &mut self.scratch);
+            self.writer.block(&self.scratch, count, now_s, &mut self.out);
+            if self.out.len() >= WRITE_BYTES {
+                self.write_or_wait();
+                self.scratch.shrink_to(KEPT_BYTES_MAX);
+            }
+        }
+    }
+
+    /// Writes what is rendered, and does not come back before that has succeeded, or is no longer
+    /// needed.
+    fn write_or_wait(&mut self) {
+        while let Err(error) = self.write() {
+            self.deny(&error, "writing");
+            // Only orders can change what is to be done.
+            let patience = if self.is_overtaken { Duration::ZERO } else { RETRY_PERIOD };
+            let orders = self.journal.orders_within(patience, Order::overtakes);
+            if self.is_overtaken || orders.contains_overtaking {
+                self.lose();
+                return;
+            }
+            for order in orders.others {
+                self.follow(order);
+            }
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if let (File::Frayed, Some(directory)) = (&self.file, &self.directory) {
+            self.file = File::Open(directory.cut_back(&self.name, self.file_bytes)?);
+        }
+        if let File::Open(file) = &mut self.file
+            && !self.out.is_empty()
+        {
+            if let Err(error) = file.write_all(&self.out) {
+                self.file = File::Frayed;
+                return Err(error);
+            }
+            let bytes = self.out.len() as u64;
+            self.file_bytes += bytes;
+            self.report.current_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.unsynced_since.get_or_insert_with(Instant::now);
+            self.out.clear();
+            self.out.shrink_to(KEPT_BYTES_MAX);
+        }
+        self.written = self.rendered;
+        if self.trouble_logged.is_some() && matches!(self.file, File::Open(_)) && !self.is_provisional {
+            crate::log_warning!("AOF write error looks solved. The server can write again.");
+            self.recover();
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) {
+        let File::Open(file) = &mut self.file else { return };
+        self.last_sync = Instant::now();
+        if self.unsynced_since.take().is_some() {
+            self.journal.note_sync(true);
+            let synced = file.sync();
+            self.journal.note_sync(false);
+            if let Err(error) = synced {
+                self.deny(&error, "syncing");
+                self.lose();
+                return;
+            }
+        }
+        if !self.is_provisional {
+            self.wake(self.journal.set_durable(self.written));
+        }
+    }
+
+    /// Commands that change something are refused from here on.
+    fn deny(&mut self, error: &io::Error, what: &str) {
+        let text = reason(error);
+        let now = Instant::now();
+        if self.trouble_logged.is_none_or(|at| now - at > Duration::from_secs(30)) {
+            crate::log_warning!(
+                "Error {what} the AOF file {}: {text}. Commands that change data are refused until \
+                 that is over.",
+                self.name
+            );
+            self.trouble_logged = Some(now);
+        }
+        self.report.has_failed.store(true, Ordering::Relaxed);
+        self.wake(self.journal.deny(text));
+    }
+
+    /// The file is not trusted any more: the data is to be written anew.
+    fn lose(&mut self) {
+        self.file = File::Lost;
+        self.out.clear();
+        self.unsynced_since = None;
+        self.needs_rewrite_at = Some(Instant::now());
+    }
+
+    fn recover(&mut self) {
+        self.trouble_logged = None;
+        self.report.has_failed.store(false, Ordering::Relaxed);
+        self.journal.allow();
+    }
+
+    /// False when the process ends.
+    fn follow(&mut self, order: Order<D>) -> bool {
+        match order {
+            Order::Begin { directory, answer } => {
+                self.directory = directory.or(self.directory.take());
+                let begun = self.begin();
+                if let Ok(_) = &begun {
+                    self.report.is_rewriting.store(true, Ordering::Relaxed);
+                }
+                if let Err(std::sync::mpsc::SendError(Ok(rewrite))) = answer.send(begun) {
+                    self.abandon(rewrite);
+                }
+            }
+            Order::Finish { rewrite, base_bytes, is_rdb, answer } => {
+                // Whoever waits for the answer may be gone: it is in the log as well.
+                let _ = answer.send(self.finish(rewrite, base_bytes, is_rdb));
+            }
+            Order::Abandon(rewrite) => self.abandon(rewrite),
+            Order::Close => {
+                match self.write() {
+                    Ok(()) => self.sync(),
+                    Err(error) => {
+                        crate::log_warning!("The AOF file lacks its end: {}", reason(&error));
+                    }
+                }
+                self.close();
+            }
+            Order::Stop => {
+                // Without a further try: somebody waits for the end.
+                let written = self.write();
+                if let Err(error) = written {
+                    crate::log_warning!("The AOF file lacks its end: {}", reason(&error));
+                } else if !self.is_provisional {
+                    self.sync();
+                }
+                return false;
+            }
+        }
+        self.apply_policy();
+        true
+    }
+
+    fn close(&mut self) {
+        self.file = File::None;
+        self.directory = None;
+        self.is_provisional = false;
+        self.needs_rewrite_at = None;
+        self.report.is_on.store(false, Ordering::Relaxed);
+        self.recover();
+        self.wake(self.journal.set_durable(self.rendered));
+    }
+
+    fn begin(&mut self) -> io::Result<Rewrite<D::File>> {
+        if matches!(self.file, File::Open(_) | File::Frayed) && !self.is_provisional {
+            // What comes behind counts only with what came before.
+            match self.write() {
+                Ok(()) => self.sync(),
+                Err(_) => self.lose(),
+            }
+        }
+        let Some(directory) = &mut self.directory else {
+            return Err(io::Error::other("there is no directory for it"));
+        };
+        let rewrite = match &mut self.file {
+            File::Open(file) if !self.is_provisional => directory.begin_rewrite(file)?,
+            _ => {
+                let (rewrite, file) = directory.begin_anew()?;
+                self.file = File::Open(file);
+                self.is_provisional = true;
+                self.out.clear();
+                self.written = self.rendered;
+                rewrite
+            }
+        };
+        self.name = directory.current_name(Some(&rewrite)).unwrap_or_default().to_owned();
+        self.propagation = Propagation::new(None);
+        self.writer = Writer::new(self.config.aof_timestamp_enabled);
+        self.file_bytes = 0;
+        self.unsynced_since = None;
+        self.needs_rewrite_at = None;
+        Ok(rewrite)
+    }
+
+    fn finish(
+        &mut self,
+        rewrite: Rewrite<D::File>,
+        base_bytes: u64,
+        is_rdb: bool,
+    ) -> io::Result<()> {
+        self.report.is_rewriting.store(false, Ordering::Relaxed);
+        if self.is_provisional {
+            // It counts only with its beginning.
+            match self.write() {
+                Ok(()) => self.sync(),
+                Err(_) => self.lose(),
+            }
+        }
+        let (Some(directory), File::Open(_) | File::Frayed) = (&mut self.directory, &self.file)
+        else {
+            // Its new beginning was lost meanwhile.
+            self.abandon(rewrite);
+            return Err(io::Error::other("the new incremental file cannot be written"));
+        };
+        if let Err(error) = directory.finish_rewrite(rewrite, is_rdb) {
+            // The manifest names the old files or the new ones. Both end in the one that is written
+            // to, unless that one was to begin a new log.
+            self.auto_rewrite_from = Instant::now() + AUTO_REWRITE_PERIOD;
+            if std::mem::take(&mut self.is_provisional) {
+                self.lose();
+                self.needs_rewrite_at = Some(Instant::now() + REWRITE_RETRY_PERIOD);
+            }
+            return Err(error);
+        }
+        if !self.config.aof_disable_auto_gc
+            && let Err(error) = directory.forget_history()
+        {
+            crate::log_warning!("Can't remove old AOF files: {}", reason(&error));
+        }
+        let bytes = base_bytes + self.file_bytes;
+        self.report.base_bytes.store(bytes, Ordering::Relaxed);
+        self.report.current_bytes.store(bytes, Ordering::Relaxed);
+        self.report.is_on.store(true, Ordering::Relaxed);
+        if std::mem::take(&mut self.is_provisional) {
+            self.recover();
+            self.wake(self.journal.set_durable(self.written));
+        }
+        Ok(())
+    }
+
+    fn abandon(&mut self, rewrite: Rewrite<D::File>) {
+        self.report.is_rewriting.store(false, Ordering::Relaxed);
+        self.auto_rewrite_from = Instant::now() + AUTO_REWRITE_PERIOD;
+        let Some(directory) = &mut self.directory else { return };
+        if let Err(error) = directory.abandon_rewrite(rewrite) {
+            crate::log_warning!("Can't remove what a rewrite left: {}", reason(&error));
+        }
+        if std::mem::take(&mut self.is_provisional) {
+            self.lose();
+            self.needs_rewrite_at = Some(Instant::now() + REWRITE_RETRY_PERIOD);
+        }
+    }
+
+    /// Has a rewrite begun if it is time for one.
+    fn look_around(&mut self) {
+        let now = Instant::now();
+        if self.report.is_rewriting.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.needs_rewrite_at.is_some_and(|at| at <= now) {
+            // Should it come to nothing, it is asked for again.
+            self.needs_rewrite_at = Some(now + REWRITE_RETRY_PERIOD);
+            (self.rewrite)();
+        }
+        let current_bytes = self.report.current_bytes.load(Ordering::Relaxed);
+        let base_bytes = self.report.base_bytes.load(Ordering::Relaxed).max(1);
+        let percentage = u64::from(self.config.auto_aof_rewrite_percentage);
+        let grown = current_bytes.saturating_sub(base_bytes).saturating_mul(100) / base_bytes;
+        if matches!(self.file, File::Open(_))
+            && !self.is_provisional
+            && percentage > 0
+            && current_bytes > self.config.auto_aof_rewrite_min_size_bytes
+            && grown >= percentage
+            && self.auto_rewrite_from <= now
+        {
+            crate::log_notice!("Starting automatic rewriting of AOF on {grown}% growth");
+            self.auto_rewrite_from = now + REWRITE_RETRY_PERIOD;
+            (self.rewrite)();
+        }
+    }
+}
