@@ -25,8 +25,8 @@ use smallvec::SmallVec;
 
 use crate::client::{Client, ClientInfo};
 use crate::config::{Config, ConfigView};
-use crate::durability::aof::SYNC_MS_MAX;
 use crate::connection::{Connection, Hold, Stream};
+use crate::durability::aof::SYNC_MS_MAX;
 use crate::listener::LISTENERS_MAX;
 use crate::mailbox::{Address, Mail, WaitEnd};
 use crate::server::Server;
@@ -484,7 +484,9 @@ impl WorkerLoop {
         for token in 0..count {
             if let Some(mut connection) = self.take(token) {
                 let block = connection.held_back_for();
-                if block == 0 || self.server.durability.aof.journal.wait_durable(block, END_PATIENCE) {
+                if block == 0
+                    || self.server.durability.aof.journal.wait_durable(block, END_PATIENCE)
+                {
                     connection.flush(|| block);
                 }
                 self.close(&shift, token, connection);

@@ -5,9 +5,9 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -143,7 +143,10 @@ impl Aof {
     #[cold]
     pub fn refuses_writes(&self) -> Option<Error> {
         (self.journal.pressure() == Pressure::Denied).then(|| {
-            Error::new(format!("MISCONF Errors writing to the AOF file: {}", self.journal.trouble()))
+            Error::new(format!(
+                "MISCONF Errors writing to the AOF file: {}",
+                self.journal.trouble()
+            ))
         })
     }
 
@@ -151,12 +154,12 @@ impl Aof {
     pub fn apply(&self, config: &Config) -> Result<(), String> {
         if config.appendonly != self.is_wanted() {
             let task = match config.appendonly {
-                true => Task::TurnOn(replay::open(config).map(|(directory, _)| directory).map_err(
-                    |error| {
+                true => Task::TurnOn(
+                    replay::open(config).map(|(directory, _)| directory).map_err(|error| {
                         crate::log_warning!("{error}");
                         "Unable to turn on AOF. Check server logs.".to_owned()
-                    },
-                )?),
+                    })?,
+                ),
                 false => Task::TurnOff,
             };
             self.is_wanted.store(config.appendonly, Ordering::Relaxed);
@@ -230,11 +233,7 @@ impl Aof {
         }
     }
 
-    fn try_rewrite(
-        &self,
-        server: &Server,
-        directory: Option<Directory<Folder>>,
-    ) -> io::Result<()> {
+    fn try_rewrite(&self, server: &Server, directory: Option<Directory<Folder>>) -> io::Result<()> {
         let (answer, answered) = mpsc::channel();
         let mut rewrite = under_all_gates(server, || {
             server.engine.set_logging(true);

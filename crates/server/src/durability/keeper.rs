@@ -37,7 +37,10 @@ const KEPT_BYTES_MAX: usize = 4 << 20;
 pub enum Order<D: Disk> {
     /// The blocks behind it come after a new base, which is about to be written. A directory comes
     /// along when there is none yet.
-    Begin { directory: Option<Directory<D>>, answer: Sender<io::Result<Rewrite<D::File>>> },
+    Begin {
+        directory: Option<Directory<D>>,
+        answer: Sender<io::Result<Rewrite<D::File>>>,
+    },
     /// The new base is whole and synced, so many bytes long.
     Finish {
         rewrite: Rewrite<D::File>,
@@ -305,7 +308,10 @@ impl<D: Disk> Keeper<D> {
             self.out.shrink_to(KEPT_BYTES_MAX);
         }
         self.written = self.rendered;
-        if self.trouble_logged.is_some() && matches!(self.file, File::Open(_)) && !self.is_provisional {
+        if self.trouble_logged.is_some()
+            && matches!(self.file, File::Open(_))
+            && !self.is_provisional
+        {
             crate::log_warning!("AOF write error looks solved. The server can write again.");
             self.recover();
         }
@@ -366,7 +372,7 @@ impl<D: Disk> Keeper<D> {
             Order::Begin { directory, answer } => {
                 self.directory = directory.or(self.directory.take());
                 let begun = self.begin();
-                if let Ok(_) = &begun {
+                if begun.is_ok() {
                     self.report.is_rewriting.store(true, Ordering::Relaxed);
                 }
                 if let Err(std::sync::mpsc::SendError(Ok(rewrite))) = answer.send(begun) {

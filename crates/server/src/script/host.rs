@@ -39,6 +39,8 @@ pub(super) mod state {
     pub const RESTRICTED: u8 = 1 << 5;
     /// Every state.
     pub const ANY: u8 = 1 << 6;
+    /// The disk had failed when it began, and it has not written yet.
+    pub const DENIED: u8 = 1 << 7;
 }
 
 /// The states in which a command needs care.
@@ -48,7 +50,7 @@ pub fn minds(row: &Row) -> u8 {
         minds |= state::ANY;
     }
     if row.has(flag::WRITE) {
-        minds |= state::UNWRITTEN | state::READ_ONLY;
+        minds |= state::UNWRITTEN | state::READ_ONLY | state::DENIED;
     }
     if row.has(flag::DENYOOM) {
         minds |= state::OUT_OF_MEMORY;
@@ -175,6 +177,9 @@ impl ScriptHost<'_, '_> {
         if self.is(state::OUT_OF_MEMORY) && row.has(flag::DENYOOM) {
             return Some(Error::OOM);
         }
+        if self.is(state::DENIED) && row.has(flag::WRITE) {
+            return self.lp.server.durability.refuses_writes(&self.shift.config);
+        }
         None
     }
 
@@ -236,7 +241,7 @@ impl ScriptHost<'_, '_> {
             return answer.reply(protocol).error(&error.0);
         }
         if command.row.has(flag::WRITE) && self.is(state::UNWRITTEN) {
-            self.state &= !(state::UNWRITTEN | state::OUT_OF_MEMORY);
+            self.state &= !(state::UNWRITTEN | state::OUT_OF_MEMORY | state::DENIED);
             self.written_from = Some(self.lp.outbox.borrow().mark());
             if self.undo_limit_bytes.is_none()
                 && !self.lp.server.scripts.watch.note_write(self.lp.id)

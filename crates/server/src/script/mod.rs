@@ -210,6 +210,9 @@ pub fn run<'e>(
     if out_of_memory && !flags.allow_oom {
         state |= state::OUT_OF_MEMORY;
     }
+    if lp.server.durability.refuses_writes(config).is_some() {
+        state |= state::DENIED;
+    }
     let tally = known.stats.of(lp.id);
     let meter = Meter::new(tally.samples_next_run());
     if meter.times_all() {
