@@ -12,6 +12,7 @@ use crate::entry::Entry;
 use crate::gate::Gates;
 use crate::shard::{Db, SHARDS, Shard};
 use crate::sizes::LastLook;
+use crate::snapshot::Snapshots;
 use crate::txn::{Plan, Txn};
 use crate::wait::{Claim, KeyName, Waiter, Watch};
 use crate::worker::Stats;
@@ -49,6 +50,7 @@ pub struct Engine {
     tickets: AtomicU64,
     journal: OnceLock<Box<dyn Journal>>,
     is_logging: AtomicBool,
+    pub(crate) snapshots: Snapshots,
     pub(crate) last_look: LastLook,
 }
 
@@ -65,6 +67,7 @@ impl Engine {
             tickets: AtomicU64::new(0),
             journal: OnceLock::new(),
             is_logging: AtomicBool::new(false),
+            snapshots: Snapshots::default(),
             last_look: LastLook::default(),
         }
     }

@@ -34,11 +34,13 @@ const KIND_COLLECTION: u32 = 3;
 const EXPIRY: u32 = 1 << 2;
 /// The string was edited in place (APPEND, SETRANGE, SETBIT): Redis calls that `raw`.
 const RAW: u32 = 1 << 3;
+/// Which snapshot the entry was saved for, or is too new for: see `snapshot.rs`.
+pub(crate) const EPOCH: u32 = 1 << 4;
 const ACCESS_SHIFT: u32 = 8;
 
 #[repr(C)]
 struct Header {
-    /// Bits 0-1 kind, 2 expiry slot, 3 raw, 8-31 access clock.
+    /// Bits 0-1 kind, 2 expiry slot, 3 raw, 4 epoch, 8-31 access clock.
     bits: Cell<u32>,
     key_bytes: u32,
 }
@@ -327,7 +329,7 @@ impl Entry {
             return;
         }
         let Some(when) = expire_at_ms else { return };
-        let raw = self.header().bits.get() & RAW;
+        let kept = self.header().bits.get() & (RAW | EPOCH);
         let access = self.access();
         let payload = self.take_payload();
         let mut inline = [0u8; INLINE_BYTES_MAX];
@@ -342,7 +344,7 @@ impl Entry {
             Taken::Collection(c) => Payload::Collection(c),
         };
         let fresh = Entry::build(self.key(), payload, Some(when), access);
-        fresh.header().bits.set(fresh.header().bits.get() | raw);
+        fresh.header().bits.set(fresh.header().bits.get() | kept);
         let old = std::mem::replace(self, fresh);
         old.free_memory();
     }
@@ -355,6 +357,17 @@ impl Entry {
     pub fn set_access(&self, access: u32) {
         let low = self.header().bits.get() & ((1 << ACCESS_SHIFT) - 1);
         self.header().bits.set(low | (access << ACCESS_SHIFT));
+    }
+
+    /// The snapshot it was saved for or is too new for: [`EPOCH`] or nothing.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u32 {
+        self.header().bits.get() & EPOCH
+    }
+
+    #[inline]
+    pub(crate) fn set_epoch(&self, epoch: u32) {
+        self.header().bits.set(self.header().bits.get() & !EPOCH | epoch);
     }
 
     fn inline(&self) -> Str<'_> {
@@ -464,13 +477,14 @@ impl Entry {
             let result = edit(&mut bytes);
             let expire = self.expire_at_ms();
             let access = self.access();
+            let epoch = self.epoch();
             let fresh = if bytes.len() <= INLINE_BYTES_MAX {
                 Entry::build(self.key(), Payload::Inline(&bytes), expire, access)
             } else {
                 Entry::build(self.key(), Payload::Heap(bytes), expire, access)
             };
             *self = fresh;
-            let bits = self.header().bits.get() | RAW;
+            let bits = self.header().bits.get() | RAW | epoch;
             self.header().bits.set(bits);
             return result;
         }

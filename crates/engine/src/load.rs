@@ -52,6 +52,7 @@ impl Txn<'_> {
                 tables.keys.prefetch(hash);
             }
             let Arrival { db, hash, entry } = arrival;
+            entry.set_epoch(self.epoch.bit());
             let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
             if tables.find(hash, entry.key()).is_some() {
                 return Err(Arrival { db, hash, entry });

@@ -57,6 +57,17 @@ pub(crate) struct Db {
     pub expire_cursor: u64,
     /// Sum of remaining times of the last cycle's sample, ms, and its size: for `avg_ttl`.
     pub ttl_sample: (i64, u32),
+    pub saving: Saving,
+}
+
+/// How far a snapshot is with a table. It goes where the table goes.
+#[derive(Default)]
+pub(crate) struct Saving {
+    /// There may be entries that are not saved yet.
+    pub is_due: bool,
+    /// The database whose table it was when the snapshot began.
+    pub db: u32,
+    pub cursor: u64,
 }
 
 /// Whether two keys are the same. Most keys are short: comparing them here is cheaper than a call.

@@ -71,6 +71,13 @@ impl Txn<'_> {
         sum.size()
     }
 
+    /// Keys of all databases. Exclusive.
+    pub fn key_count(&mut self) -> usize {
+        (0..SHARDS as u16)
+            .map(|shard| self.shard(shard).dbs.iter().map(|db| db.keys.len()).sum::<usize>())
+            .sum()
+    }
+
     /// Sizes of all databases under any plan, without waiting: a shard that somebody keeps locked
     /// counts as it did when somebody looked at it last, and so do all that are not ours when the
     /// caller holds no gate.

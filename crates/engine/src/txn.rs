@@ -14,6 +14,7 @@ use crate::change::{Change, Changes, Record};
 use crate::engine::Engine;
 use crate::entry::{Entry, EntryRef, ValueRef};
 use crate::shard::{ShardData, same};
+use crate::snapshot::Epoch;
 use crate::sync::RawMutex;
 use crate::undo::Recorder;
 use crate::wait::KeyName;
@@ -120,6 +121,8 @@ pub struct Txn<'e> {
     pub(crate) undo: Option<Box<Recorder>>,
     /// Whether changes are logged.
     logs: bool,
+    /// What entries must have that need not be saved for a snapshot before they change.
+    pub(crate) epoch: Epoch,
     /// Those logged so far.
     pub(crate) changes: Option<Box<Changes>>,
     /// The script it belongs to, as a number that others can stop; 0 for none.
@@ -167,6 +170,7 @@ impl<'e> Txn<'e> {
             no_touch: false,
             undo: None,
             logs: engine.is_logging(),
+            epoch: engine.snapshots.epoch(),
             changes: None,
             run: 0,
             hashed: Hashed::NONE,

@@ -27,6 +27,8 @@ mod settings;
 mod shard;
 #[path = "../src/sizes.rs"]
 mod sizes;
+#[path = "../src/snapshot.rs"]
+mod snapshot;
 #[path = "model/sync.rs"]
 mod sync;
 #[path = "../src/txn.rs"]

@@ -174,6 +174,7 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
         handle.close();
         result
     })?;
+    server.durability.saves.join();
     drop(pid_file);
     if let Some(socket) = socket {
         let _ = std::fs::remove_file(socket);

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use command::OnTimeout;
-use engine::{Pool, Waiter};
+use engine::{Plan, Pool, Txn, Waiter};
 use mio::event::Event;
 use mio::{Events, Poll, Registry, Token};
 use resp::{Limits, Parsed, Reply, Span};
@@ -32,7 +32,7 @@ use crate::mailbox::{Address, Mail, WaitEnd};
 use crate::server::Server;
 use crate::stats::WorkerStats;
 use crate::ticks::Ticker;
-use crate::{client_memory, clock, dispatch, look_ahead, memory, tls};
+use crate::{client_memory, clock, dispatch, durability, look_ahead, memory, tls};
 
 pub use stall::Chore;
 use stall::STALL_PERIOD;
@@ -1123,6 +1123,17 @@ impl WorkerLoop {
         }
         if !is_loading && dispatch::is_over_memory_limit(shift) {
             let _ = dispatch::make_room(self, shift, now_ms);
+        }
+        if self.id == 0
+            && durability::save::is_due(&self.server, &shift.config)
+            && self.enter_all_gates()
+        {
+            let engine = &self.server.engine;
+            let mut txn = Txn::begin(engine, &shift.worker, Plan::Exclusive, now_ms);
+            // The log says what went wrong; it is tried again.
+            let _ = durability::save::in_background(&self.server, &mut txn);
+            txn.commit();
+            self.leave_all_gates();
         }
         self.close_idle(shift, now_ms);
         self.server.durability.aof.journal.look_at_sync(SYNC_MS_MAX);

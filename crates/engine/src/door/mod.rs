@@ -1,8 +1,8 @@
 //! The one door: every change of a key passes here.
 //!
 //! Behind it, and nowhere else, stand lazy expiry, the index of keys with an expiry, WATCH,
-//! waking blocked clients, the dirty counter, undo and the change log; snapshots and client tracking
-//! will stand here too. A handler that forgets one of them cannot exist.
+//! waking blocked clients, the dirty counter, undo, snapshots and the change log; client tracking will
+//! stand here too. A handler that forgets one of them cannot exist.
 
 mod hash;
 mod list;
@@ -93,6 +93,7 @@ impl<'e> Txn<'e> {
             .and_then(|db| db.find(hash, key))
             .is_some_and(|entry| entry.is_expired(now_ms));
         if due && let Some(entry) = shard.db_mut(db).remove(hasher, hash, key) {
+            self.preserve(&entry);
             self.worker.stats.expired_keys.add(1);
             self.changed(hash, key, Change::Remove);
             self.release(hash, key, Some(entry));
@@ -108,6 +109,7 @@ impl<'e> Txn<'e> {
             self.remove_if_expired(key);
             return None;
         }
+        self.preserve(found);
         self.touch(found);
         // SAFETY: the reference is into the slot found above, and nothing has changed since; that
         // the other branch borrows anew is what the borrow checker cannot tell apart.
@@ -132,6 +134,7 @@ impl<'e> Txn<'e> {
         if entry.access() == 0 {
             entry.set_access(access::fresh(self.worker, self.now_ms));
         }
+        entry.set_epoch(self.epoch.bit());
         let has_expiry = entry.expire_at_ms().is_some();
         let address = entry.address();
         let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
@@ -150,6 +153,9 @@ impl<'e> Txn<'e> {
         if has_expiry {
             tables.note_expiry(&engine.hasher, hash, address);
         }
+        if let Some(old) = &old {
+            self.preserve(old);
+        }
         old
     }
 
@@ -167,7 +173,8 @@ impl<'e> Txn<'e> {
         let clock = access::fresh(self.worker, self.now_ms);
         let lfu = self.worker.settings.policy.is_lfu();
         let mut in_place = false;
-        if let Some(mut at) = self.find(hash, key).map(Entry::address)
+        if let Some(mut at) =
+            self.find(hash, key).inspect(|entry| self.preserve(entry)).map(Entry::address)
             && (!self.is_recording() || self.note_overwritten(hash, at))
         {
             // SAFETY: found above, and a note moves no entry of a table.
@@ -215,6 +222,7 @@ impl<'e> Txn<'e> {
         let (db, engine) = (self.db, self.engine);
         let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
         let entry = tables.remove(&engine.hasher, hash, key)?;
+        self.preserve(&entry);
         self.announce(hash, key);
         Some(entry)
     }
@@ -263,6 +271,7 @@ impl<'e> Txn<'e> {
             && !entry.is_expired(self.now_ms)
         {
             let sum = stored.checked_add(by).ok_or(NotIncremented::Overflow)?;
+            self.preserve(entry);
             self.touch(entry);
             let (mut at, expire) = (entry.address(), entry.expire_at_ms());
             self.note_int(hash, at, stored, expire);
@@ -303,6 +312,7 @@ impl<'e> Txn<'e> {
             let (engine, to_hash) = (self.engine, self.engine.hash(to));
             let tables = self.shard_mut(Engine::shard_of(to_hash)).db_mut(to_db);
             if let Some(old) = tables.remove(&engine.hasher, to_hash, to) {
+                self.preserve(&old);
                 self.release(to_hash, to, Some(old));
             }
             self.note_relocated((home, key), (to_db, to));

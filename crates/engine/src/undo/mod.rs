@@ -194,7 +194,7 @@ impl Recorder {
         }
         for (_, barrier) in self.barriers.drain(..) {
             if let Barrier::Flushed { taken, removed } = barrier {
-                engine.reclaim(None, taken.into_iter().map(|(_, _, db)| db).collect(), removed);
+                engine.let_go(taken.into_iter().map(|(_, _, db)| db).collect(), removed);
             }
         }
         self.records.shrink_to(KEPT_MAX);
@@ -675,7 +675,7 @@ impl Txn<'_> {
             Some(log) => log.barrier(Barrier::Flushed { taken, removed }),
             None => {
                 let dbs = taken.into_iter().map(|(_, _, db)| db).collect();
-                self.engine.reclaim(None, dbs, removed);
+                self.engine.let_go(dbs, removed);
             }
         }
     }

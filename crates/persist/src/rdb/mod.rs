@@ -26,7 +26,7 @@ use crc::{CRC_64_REDIS, Crc, Table};
 pub use encode::{Encoder, Pieces};
 pub use payload::{RestoreError, dump, restore};
 pub use reader::{Item, Key, Reader};
-pub use writer::{Access, Writer};
+pub use writer::{Access, Records, Writer};
 
 /// How many times larger than the input what was read from it may be: LZF's densest code spells
 /// 264 bytes in 3.

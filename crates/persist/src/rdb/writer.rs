@@ -80,25 +80,22 @@ impl<W: Write> Writer<W> {
         expire_at_ms: Option<i64>,
         access: Access,
     ) -> io::Result<()> {
-        if let Some(when) = expire_at_ms {
-            self.buffer.push(opcode::EXPIRETIME_MS);
-            self.buffer.extend(when.to_le_bytes());
-        }
-        match access {
-            Access::Unknown => {}
-            Access::IdleSeconds(seconds) => {
-                self.buffer.push(opcode::IDLE);
-                put_length(seconds, &mut self.buffer);
-            }
-            Access::Frequency(counter) => self.buffer.extend([opcode::FREQ, counter]),
-        }
-        self.buffer.push(self.encoder.kind(value));
-        self.encoder.string(key, &mut self.buffer);
+        put_head(&mut self.encoder, key, value, expire_at_ms, access, &mut self.buffer);
         let mut pieces = Pieces::of(value);
         while pieces.next(&mut self.encoder, PIECE_BYTES, &mut self.buffer) {
             self.flush_if_long()?;
         }
         self.flush_if_long()
+    }
+
+    /// Records that were made elsewhere: see [`Records`].
+    pub fn records(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.buffer.len() + bytes.len() < PIECE_BYTES {
+            self.buffer.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.flush()?;
+        self.write(bytes)
     }
 
     /// Ends the file and hands back where it went.
@@ -117,13 +114,89 @@ impl<W: Write> Writer<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.to.write_all(&self.buffer)?;
-        if let Some(digest) = &mut self.digest {
-            digest.update(&self.buffer);
-        }
-        self.written_bytes += self.buffer.len() as u64;
-        self.buffer.clear();
-        self.buffer.shrink_to(2 * PIECE_BYTES);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.write(&buffer)?;
+        buffer.clear();
+        buffer.shrink_to(2 * PIECE_BYTES);
+        self.buffer = buffer;
         Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.to.write_all(bytes)?;
+        if let Some(digest) = &mut self.digest {
+            digest.update(bytes);
+        }
+        self.written_bytes += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// What stands before a value: its expiry, the use of the key, its type and the key.
+fn put_head(
+    encoder: &mut Encoder,
+    key: &[u8],
+    value: ValueRef<'_>,
+    expire_at_ms: Option<i64>,
+    access: Access,
+    out: &mut Vec<u8>,
+) {
+    if let Some(when) = expire_at_ms {
+        out.push(opcode::EXPIRETIME_MS);
+        out.extend(when.to_le_bytes());
+    }
+    match access {
+        Access::Unknown => {}
+        Access::IdleSeconds(seconds) => {
+            out.push(opcode::IDLE);
+            put_length(seconds, out);
+        }
+        Access::Frequency(counter) => out.extend([opcode::FREQ, counter]),
+    }
+    out.push(encoder.kind(value));
+    encoder.string(key, out);
+}
+
+/// Records of keys on their own. What `take` answers tells the databases itself, so that a file can
+/// be put together from several of these, in any order.
+pub struct Records {
+    encoder: Encoder,
+    bytes: Vec<u8>,
+    /// Of the last key.
+    db: Option<u32>,
+}
+
+impl Records {
+    pub fn new(version: Version, compress: bool) -> Records {
+        Records { encoder: Encoder::new(version, compress), bytes: Vec::new(), db: None }
+    }
+
+    pub fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds a key and its value.
+    pub fn add(
+        &mut self,
+        db: u32,
+        key: &[u8],
+        value: ValueRef<'_>,
+        expire_at_ms: Option<i64>,
+        access: Access,
+    ) {
+        if self.db.replace(db) != Some(db) {
+            self.bytes.push(opcode::SELECTDB);
+            put_length(u64::from(db), &mut self.bytes);
+        }
+        put_head(&mut self.encoder, key, value, expire_at_ms, access, &mut self.bytes);
+        let mut pieces = Pieces::of(value);
+        while pieces.next(&mut self.encoder, PIECE_BYTES, &mut self.bytes) {}
+    }
+
+    /// Hands over the records so far; those to come go to this buffer, which is emptied.
+    pub fn take(&mut self, mut spare: Vec<u8>) -> Vec<u8> {
+        spare.clear();
+        self.db = None;
+        std::mem::replace(&mut self.bytes, spare)
     }
 }

@@ -46,7 +46,9 @@ impl Durability {
     /// Whether they have to wait: more than enough is to be written already.
     #[inline]
     pub fn delays_writes(&self) -> bool {
-        self.aof.journal.is_pressed() && self.aof.journal.pressure() == journal::Pressure::Full
+        let journal = &self.aof.journal;
+        (journal.is_pressed() && journal.pressure() == journal::Pressure::Full)
+            || self.saves.is_backed_up()
     }
 
     /// Has everything on the disk that is to be there at the end. False when it could not be done

@@ -1,16 +1,28 @@
-//! Writing the keyspace to an RDB file: under all gates (SAVE, SHUTDOWN), in one go.
+//! Writing the keyspace to RDB files: at once, under all gates (SAVE, SHUTDOWN), or as a snapshot that
+//! a thread writes out while everything goes on (BGSAVE, save points, the base of a log).
 //!
 //! A file is written beside the old one, synced, and takes its name; the folder is synced as well.
 //! So whatever happens, the old file or the new one is there, whole.
+//!
+//! A snapshot is what `engine::Snapshot` hands to [`Gathered`], which encodes it at once, for each
+//! thread apart: the walking thread's share and what the others had to save before they changed it.
+//! The walking thread takes these bytes and writes them, without any lock. When more than
+//! [`BACKLOG_BYTES_MAX`] have gathered, writing commands wait, outside of all locks, until half of
+//! that is written; each worker may pass the bound by what its running transaction changes.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use command::Error;
-use engine::{Entry, Plan, Txn, Worker, access};
-use persist::rdb::{Access, Version, Writer};
+use engine::{Entry, Image, Plan, Step, Txn, Worker, access};
+use parking_lot::Mutex;
+use persist::rdb::{Access, Records, Version, Writer};
 
 use crate::REDIS_VERSION;
 use crate::config::{Config, RdbVersion, reason};
@@ -24,7 +36,20 @@ const MISCONF: Error = Error::of(
      Please check the Redis logs for details about the RDB error.",
 );
 
-/// What became of the saves so far.
+/// Bytes of a snapshot that may wait to be written before writing commands wait for them.
+const BACKLOG_BYTES_MAX: usize = 64 << 20;
+/// What the walk gathers under one hold of a shard, and how long it holds it.
+const STEP_BYTES: usize = 64 << 10;
+const STEP_TIME: Duration = Duration::from_micros(500);
+/// How long a walk rests when all that is left is locked.
+const HELD_PAUSE: Duration = Duration::from_millis(1);
+/// Bytes between two syncs of a file that is written in the background, so that the last one does
+/// not hold up everybody's disk.
+const SYNC_BYTES: usize = 16 << 20;
+/// How long after a failure a save point tries again.
+const RETRY_SECONDS: i64 = 5;
+
+/// What became of the saves so far, and what goes on.
 pub struct Saves {
     /// The last one in the background failed.
     has_failed: AtomicBool,
@@ -33,6 +58,21 @@ pub struct Saves {
     /// Changes counted when that one began.
     changes_before: AtomicU64,
     count: AtomicU64,
+    /// One is being written in the background, since then (Unix time).
+    is_running: AtomicBool,
+    running_since_seconds: AtomicI64,
+    /// How long the last one in the background took; -1 before the first.
+    took_seconds: AtomicI64,
+    /// Bytes that waited to be written, at most, in the last one.
+    backlog_bytes_max: AtomicUsize,
+    is_scheduled: AtomicBool,
+    /// Saves are numbered as they begin; of two files the one of the later stays.
+    begun: AtomicU64,
+    published: Mutex<u64>,
+    gathered: Mutex<Option<Arc<Gathered>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Writing commands are to wait.
+    is_backed_up: Arc<AtomicBool>,
 }
 
 impl Default for Saves {
@@ -42,6 +82,16 @@ impl Default for Saves {
             last_seconds: AtomicI64::new(unix_ms() / 1000),
             changes_before: AtomicU64::new(0),
             count: AtomicU64::new(0),
+            is_running: AtomicBool::new(false),
+            running_since_seconds: AtomicI64::new(0),
+            took_seconds: AtomicI64::new(-1),
+            backlog_bytes_max: AtomicUsize::new(0),
+            is_scheduled: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
+            published: Mutex::new(0),
+            gathered: Mutex::default(),
+            thread: Mutex::default(),
+            is_backed_up: Arc::default(),
         }
     }
 }
@@ -75,6 +125,70 @@ impl Saves {
         changes(server).saturating_sub(self.changes_before.load(Ordering::Relaxed))
     }
 
+    /// Whether commands that write are to wait until some of a snapshot is on the disk.
+    #[inline]
+    pub fn is_backed_up(&self) -> bool {
+        self.is_backed_up.load(Ordering::Relaxed)
+    }
+
+    /// Whether one is being written in the background.
+    pub fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::Acquire)
+    }
+
+    /// Has one begin in the background as soon as that is possible.
+    pub fn schedule(&self) {
+        self.is_scheduled.store(true, Ordering::Release);
+    }
+
+    /// Seconds that the last one in the background took, and that the running one takes so far.
+    pub fn times_seconds(&self) -> (i64, i64) {
+        let since_seconds = self.running_since_seconds.load(Ordering::Relaxed);
+        let current = match self.is_running() {
+            true => (unix_ms() / 1000 - since_seconds).max(0),
+            false => -1,
+        };
+        (self.took_seconds.load(Ordering::Relaxed), current)
+    }
+
+    /// Of the snapshot that is being taken: keys saved, keys in all, bytes that wait to be written,
+    /// and how many these were at most.
+    pub fn progress(&self) -> (u64, u64, usize, usize) {
+        self.gathered.lock().as_ref().map_or_else(Default::default, |gathered| {
+            (
+                gathered.keys.load(Ordering::Relaxed),
+                gathered.keys_total,
+                gathered.bytes.load(Ordering::Relaxed),
+                gathered.bytes_max.load(Ordering::Relaxed),
+            )
+        })
+    }
+
+    /// Bytes that waited to be written, at most, in the last one.
+    pub fn backlog_bytes_max(&self) -> usize {
+        self.backlog_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the thread that writes, which gives up as the server ends.
+    pub fn join(&self) {
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            // It has told the log what went wrong, if something did.
+            let _ = thread.join();
+        }
+    }
+
+    /// Whether a file may take the name that all go by: not when a later one has it. Kept locked
+    /// until it has.
+    fn may_publish(&self, number: u64) -> io::Result<impl Sized> {
+        let mut published = self.published.lock();
+        if *published > number {
+            return Err(io::Error::other("a later one was saved meanwhile"));
+        }
+        *published = number;
+        Ok(published)
+    }
+
     fn succeeded(&self, changes_before: u64) {
         self.changes_before.store(changes_before, Ordering::Relaxed);
         self.last_seconds.store(unix_ms() / 1000, Ordering::Relaxed);
@@ -93,28 +207,29 @@ pub fn in_foreground(server: &Server, txn: &mut Txn<'_>, worker: &Worker) -> io:
     let config = server.config.current();
     let changes_before = changes(server) + txn.dirty();
     let path = config.dbfilename.as_path();
+    let saves = &server.durability.saves;
+    let number = saves.begun.fetch_add(1, Ordering::Relaxed) + 1;
     let write = |file: &mut File| {
         let mut writer = begin(file, &config, false)?;
         write_all(&mut writer, txn, worker)?;
         writer.finish().map(drop)
     };
-    match replace_file(path, write) {
-        Ok(()) => {
+    replace_file(path, write, || saves.may_publish(number))
+        .inspect(|()| {
             crate::log_notice!("DB saved on disk");
-            server.durability.saves.succeeded(changes_before);
-            Ok(())
-        }
-        Err(error) => {
-            let folder = std::env::current_dir().unwrap_or_default();
-            crate::log_warning!(
-                "Failed to save the DB as '{}' in '{}': {}",
-                path.display(),
-                folder.display(),
-                reason(&error)
-            );
-            Err(error)
-        }
-    }
+            saves.succeeded(changes_before);
+        })
+        .inspect_err(|error| log_failure(path, error))
+}
+
+fn log_failure(path: &Path, error: &io::Error) {
+    let folder = std::env::current_dir().unwrap_or_default();
+    crate::log_warning!(
+        "Failed to save the DB as '{}' in '{}': {}",
+        path.display(),
+        folder.display(),
+        reason(error)
+    );
 }
 
 /// The same for whoever holds all gates and has no transaction.
@@ -126,13 +241,16 @@ pub fn at_shutdown(server: &Server) -> io::Result<()> {
     done
 }
 
-/// Begins a file with what it says of itself.
-pub fn begin<W: Write>(to: W, config: &Config, is_aof_base: bool) -> io::Result<Writer<W>> {
-    let version = match config.rdb_version {
+fn version(config: &Config) -> Version {
+    match config.rdb_version {
         RdbVersion::V10 => Version::V10,
         RdbVersion::V11 => Version::V11,
-    };
-    let mut writer = Writer::new(to, version, config.rdbcompression, config.rdbchecksum);
+    }
+}
+
+/// Begins a file with what it says of itself.
+pub fn begin<W: Write>(to: W, config: &Config, is_aof_base: bool) -> io::Result<Writer<W>> {
+    let mut writer = Writer::new(to, version(config), config.rdbcompression, config.rdbchecksum);
     writer.aux("redis-ver", REDIS_VERSION.as_bytes())?;
     writer.aux("redis-bits", usize::BITS.to_string().as_bytes())?;
     writer.aux("ctime", (unix_ms() / 1000).to_string().as_bytes())?;
@@ -189,20 +307,316 @@ impl Drop for Unfinished {
     }
 }
 
-/// Writes a file beside the one of this name, which it replaces once it is safe on the disk.
-pub fn replace_file(
+/// Writes a file beside the one of this name, which it replaces once it is safe on the disk and may.
+pub fn replace_file<L>(
     path: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
+    may_replace: impl FnOnce() -> io::Result<L>,
 ) -> io::Result<()> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
     // `dir` may change before the end.
     let path = std::path::absolute(path)?;
-    let temporary = path.with_file_name(format!("temp-{}.rdb", std::process::id()));
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("temp-{}-{number}.rdb", std::process::id());
+    let temporary = path.with_file_name(name);
     let mut file = File::create(&temporary)?;
     let unfinished = Unfinished(temporary);
     write(&mut file)?;
     file.sync_all()?;
+    let lock = may_replace()?;
     fs::rename(&unfinished.0, &path)?;
+    drop(lock);
     std::mem::forget(unfinished);
     let folder = path.parent().unwrap_or(Path::new("/"));
     File::open(folder)?.sync_all()
+}
+
+/// Takes down what a snapshot is of, for each thread apart.
+struct Gathered {
+    /// By the number of the worker.
+    records: Box<[Mutex<Records>]>,
+    /// Gathered and not written yet; and at most.
+    bytes: AtomicUsize,
+    bytes_max: AtomicUsize,
+    keys: AtomicU64,
+    keys_total: u64,
+    /// For how long a key was not used.
+    now_ms: i64,
+    /// Nothing will be written any more.
+    is_given_up: AtomicBool,
+    is_backed_up: Arc<AtomicBool>,
+}
+
+impl Image for Gathered {
+    fn save(&self, worker: &Worker, db: u32, entry: &Entry) {
+        if self.is_given_up.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut records = self.records[worker.id].lock();
+        let before_bytes = records.len_bytes();
+        let access = access_of(entry, worker, self.now_ms);
+        records.add(db, entry.key(), entry.get(), entry.expire_at_ms(), access);
+        let more_bytes = records.len_bytes() - before_bytes;
+        drop(records);
+        self.keys.fetch_add(1, Ordering::Relaxed);
+        let bytes = self.bytes.fetch_add(more_bytes, Ordering::Relaxed) + more_bytes;
+        self.bytes_max.fetch_max(bytes, Ordering::Relaxed);
+        if bytes > BACKLOG_BYTES_MAX {
+            self.is_backed_up.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Gathered {
+    fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
+        self.is_backed_up.store(false, Ordering::Relaxed);
+    }
+
+    /// Writes out what has gathered.
+    fn drain<W: Write>(&self, writer: &mut Writer<W>, spare: &mut Vec<u8>) -> io::Result<()> {
+        for records in &self.records {
+            let mut records = records.lock();
+            if records.len_bytes() == 0 {
+                continue;
+            }
+            let bytes = records.take(std::mem::take(spare));
+            drop(records);
+            writer.records(&bytes)?;
+            let left_bytes = self.bytes.fetch_sub(bytes.len(), Ordering::Relaxed) - bytes.len();
+            if left_bytes < BACKLOG_BYTES_MAX / 2 {
+                self.is_backed_up.store(false, Ordering::Relaxed);
+            }
+            *spare = bytes;
+            spare.shrink_to(4 * STEP_BYTES);
+        }
+        Ok(())
+    }
+}
+
+/// The keyspace as it was at one moment, to be written somewhere. One at a time.
+///
+/// To be made under all gates; `write_to` is for another thread, as is dropping it, which takes a
+/// walk over all keys when it was not written.
+pub struct Snapshot {
+    server: Arc<Server>,
+    worker: Worker,
+    walk: Option<engine::Snapshot>,
+    gathered: Arc<Gathered>,
+    config: Arc<Config>,
+    is_aof_base: bool,
+}
+
+/// What makes a [`Snapshot`] on another thread: its moment is told there.
+pub struct Moment {
+    walk: engine::Snapshot,
+    gathered: Arc<Gathered>,
+}
+
+impl Moment {
+    /// The keyspace as it is now. The transaction is exclusive; `None` while another snapshot is
+    /// being taken.
+    pub fn now(server: &Server, txn: &mut Txn<'_>) -> Option<Moment> {
+        if server.engine.has_snapshot() {
+            return None;
+        }
+        let config = server.config.current();
+        let version = version(&config);
+        let records = || Mutex::new(Records::new(version, config.rdbcompression));
+        let saves = &server.durability.saves;
+        let keys_total = txn.key_count() as u64;
+        let gathered = Arc::new(Gathered {
+            records: (0..=server.mailboxes.len()).map(|_| records()).collect(),
+            bytes: AtomicUsize::new(0),
+            bytes_max: AtomicUsize::new(0),
+            keys: AtomicU64::new(0),
+            keys_total,
+            now_ms: txn.now_ms(),
+            is_given_up: AtomicBool::new(false),
+            is_backed_up: saves.is_backed_up.clone(),
+        });
+        let walk = txn.begin_snapshot(gathered.clone())?;
+        *saves.gathered.lock() = Some(gathered.clone());
+        Some(Moment { walk, gathered })
+    }
+
+    /// To be called on the thread that writes it.
+    pub fn snapshot(self, server: Arc<Server>, is_aof_base: bool) -> Snapshot {
+        let (worker, config) = (server.own_worker(), server.config.current());
+        let Moment { walk, gathered } = self;
+        Snapshot { server, worker, walk: Some(walk), gathered, config, is_aof_base }
+    }
+}
+
+impl Snapshot {
+    /// Writes it as an RDB file. Fails when the server is to end meanwhile.
+    pub fn write_to<W: Write>(mut self, to: W) -> io::Result<()> {
+        let mut writer = begin(to, &self.config, self.is_aof_base)?;
+        let sizes = self.walk.iter().flat_map(|walk| walk.sizes()).enumerate();
+        for (db, size) in sizes.filter(|(_, size)| size.keys > 0) {
+            writer.select(db as u32, size.keys as u64, size.expires as u64)?;
+        }
+        let mut spare = Vec::new();
+        loop {
+            let step = self.step();
+            self.gathered.drain(&mut writer, &mut spare)?;
+            match step {
+                Step::Done => break,
+                Step::More => {}
+                Step::Held => thread::park_timeout(HELD_PAUSE),
+            }
+            if self.server.is_shutting_down() {
+                return Err(io::Error::other("the server ends"));
+            }
+        }
+        writer.finish().map(drop)
+    }
+
+    fn step(&mut self) -> Step {
+        let Some(walk) = &mut self.walk else { return Step::Done };
+        let (engine, worker) = (&self.server.engine, &self.worker);
+        if !engine.gates().enter(worker.id, None) {
+            unreachable!("it waits for as long as it takes");
+        }
+        let records = &self.gathered.records[worker.id];
+        let until = Instant::now() + STEP_TIME;
+        let is_enough = || records.lock().len_bytes() >= STEP_BYTES || Instant::now() >= until;
+        let step = walk.step(engine, worker, is_enough);
+        // SAFETY: entered above, on this thread.
+        unsafe { engine.gates().leave(worker.id) };
+        step
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        // What was not written is walked through, or the next one could not begin.
+        self.gathered.give_up();
+        loop {
+            match self.step() {
+                Step::Done => break,
+                _ if self.server.is_shutting_down() => return,
+                Step::More => {}
+                Step::Held => thread::park_timeout(HELD_PAUSE),
+            }
+        }
+        let saves = &self.server.durability.saves;
+        let bytes_max = self.gathered.bytes_max.load(Ordering::Relaxed);
+        saves.backlog_bytes_max.store(bytes_max, Ordering::Relaxed);
+        *saves.gathered.lock() = None;
+        if let Some(walk) = self.walk.take() {
+            walk.end(&self.server.engine);
+        }
+    }
+}
+
+/// A file that is synced now and then.
+struct Syncing<'f> {
+    file: &'f mut File,
+    unsynced_bytes: usize,
+}
+
+impl Write for Syncing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.unsynced_bytes += count;
+        if self.unsynced_bytes >= SYNC_BYTES {
+            self.file.sync_data()?;
+            self.unsynced_bytes = 0;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Begins to save in the background. The transaction is exclusive, and no snapshot is being taken.
+pub fn in_background(server: &Arc<Server>, txn: &mut Txn<'_>) -> io::Result<()> {
+    let saves = &server.durability.saves;
+    let changes_before = changes(server) + txn.dirty();
+    let number = saves.begun.fetch_add(1, Ordering::Relaxed) + 1;
+    let (sender, receiver) = mpsc::channel::<Moment>();
+    let shared = server.clone();
+    let write = move || {
+        crate::memory::register_thread();
+        // Nothing comes when another snapshot was there first.
+        if let Ok(moment) = receiver.recv() {
+            write_in_background(&shared, moment, number, changes_before);
+        }
+    };
+    saves.running_since_seconds.store(unix_ms() / 1000, Ordering::Relaxed);
+    saves.join();
+    let started = thread::Builder::new().name("save".into()).spawn(write);
+    let thread = started.inspect_err(|error| {
+        saves.has_failed.store(true, Ordering::Relaxed);
+        crate::log_warning!("Can't save in background: {error}");
+    })?;
+    let Some(moment) = Moment::now(server, txn) else {
+        return Err(io::Error::other("a snapshot is being taken"));
+    };
+    saves.is_running.store(true, Ordering::Release);
+    saves.is_scheduled.store(false, Ordering::Release);
+    *saves.thread.lock() = Some(thread);
+    crate::log_notice!("Background saving started");
+    let _ = sender.send(moment);
+    Ok(())
+}
+
+fn write_in_background(server: &Arc<Server>, moment: Moment, number: u64, changes_before: u64) {
+    let saves = &server.durability.saves;
+    let started = Instant::now();
+    let snapshot = moment.snapshot(server.clone(), false);
+    let config = server.config.current();
+    let path = config.dbfilename.as_path();
+    let write = |file: &mut File| match config.rdb_save_incremental_fsync {
+        true => snapshot.write_to(Syncing { file, unsynced_bytes: 0 }),
+        false => snapshot.write_to(file),
+    };
+    match replace_file(path, write, || saves.may_publish(number)) {
+        Ok(()) => {
+            saves.succeeded(changes_before);
+            crate::log_notice!("DB saved on disk");
+            crate::log_notice!("Background saving terminated with success");
+        }
+        Err(_) if server.is_shutting_down() => {
+            crate::log_notice!("Background saving given up: the server ends");
+        }
+        Err(error) => {
+            saves.has_failed.store(true, Ordering::Relaxed);
+            log_failure(path, &error);
+            crate::log_warning!("Background saving error");
+        }
+    }
+    saves.took_seconds.store(started.elapsed().as_secs() as i64, Ordering::Relaxed);
+    saves.is_running.store(false, Ordering::Release);
+}
+
+/// Why a save is due in the background now, if one is.
+pub fn is_due(server: &Server, config: &Config) -> bool {
+    let saves = &server.durability.saves;
+    if config.save.0.is_empty() && !saves.is_scheduled.load(Ordering::Acquire) {
+        return false;
+    }
+    if saves.is_running() || server.engine.has_snapshot() || server.durability.loading.is_on() {
+        return false;
+    }
+    let now_seconds = unix_ms() / 1000;
+    let tried_seconds = saves.running_since_seconds.load(Ordering::Relaxed);
+    if saves.has_failed() && now_seconds - tried_seconds <= RETRY_SECONDS {
+        return false;
+    }
+    if saves.is_scheduled.load(Ordering::Acquire) {
+        return true;
+    }
+    let age_seconds = now_seconds - saves.last_seconds();
+    let unsaved = saves.unsaved_changes(server);
+    let point = config.save.0.iter().find(|point| {
+        unsaved >= point.changes && age_seconds > point.seconds.min(i64::MAX as u64) as i64
+    });
+    if let Some(point) = point {
+        crate::log_notice!("{} changes in {} seconds. Saving...", point.changes, point.seconds);
+    }
+    point.is_some()
 }

@@ -99,7 +99,7 @@ pub enum Obstacle {
     Vm,
     /// A script, and a plan for all keys waits for those that run already.
     Turn,
-    /// Too much waits to be written to the append-only file.
+    /// Too much waits to be written to a file.
     Disk,
 }
 

@@ -267,24 +267,27 @@ fn persistence(out: &mut String, request: &mut Request<'_, '_>) {
     let server = request.server();
     let (loading, saves) = (&server.durability.loading, &server.durability.saves);
     let ok = |is_ok: bool| if is_ok { "ok" } else { "err" };
+    let (keys, keys_total, backlog_bytes, backlog_bytes_max) = saves.progress();
+    let (took_seconds, current_seconds) = saves.times_seconds();
+    let percent = keys as f64 * 100.0 / keys_total.max(1) as f64;
     out.push_str("# Persistence\r\n");
     fields!(out,
         "loading": u8::from(loading.is_on()),
         "async_loading": 0,
-        "current_cow_peak": 0,
-        "current_cow_size": 0,
+        "current_cow_peak": backlog_bytes_max,
+        "current_cow_size": backlog_bytes,
         "current_cow_size_age": 0,
-        "current_fork_perc": "0.00",
-        "current_save_keys_processed": 0,
-        "current_save_keys_total": 0,
+        "current_fork_perc": format_args!("{percent:.2}"),
+        "current_save_keys_processed": keys,
+        "current_save_keys_total": keys_total,
         "rdb_changes_since_last_save": saves.unsaved_changes(server),
-        "rdb_bgsave_in_progress": 0,
+        "rdb_bgsave_in_progress": u8::from(saves.is_running()),
         "rdb_last_save_time": saves.last_seconds(),
         "rdb_last_bgsave_status": ok(!saves.has_failed()),
-        "rdb_last_bgsave_time_sec": -1,
-        "rdb_current_bgsave_time_sec": -1,
+        "rdb_last_bgsave_time_sec": took_seconds,
+        "rdb_current_bgsave_time_sec": current_seconds,
         "rdb_saves": saves.count(),
-        "rdb_last_cow_size": 0,
+        "rdb_last_cow_size": saves.backlog_bytes_max(),
         "rdb_last_load_keys_expired": loading.keys_expired(),
         "rdb_last_load_keys_loaded": loading.keys_loaded(),
     );

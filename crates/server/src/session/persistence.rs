@@ -1,4 +1,4 @@
-//! SAVE, LASTSAVE, SHUTDOWN: what a client can ask of the files.
+//! SAVE, BGSAVE, LASTSAVE, SHUTDOWN: what a client can ask of the files.
 
 use command::call::is;
 use command::row::category;
@@ -9,7 +9,7 @@ use command::{Command, Error, Group, Result, Scope};
 
 use crate::config::ScriptAtomicity;
 use crate::durability::save;
-use crate::request::{Request, SessionHandler, row};
+use crate::request::{Origin, Request, SessionHandler, row};
 use crate::server::{AtRest, ShutdownHow};
 
 const GROUP: Group = Group::Server;
@@ -24,6 +24,14 @@ pub const TABLE: &[Command<SessionHandler>] = &[
         .flags(ADMIN | NO_ASYNC_LOADING | NOSCRIPT)
         .complexity("O(1)")
         .summary("Writes the append-only file anew, as short as can be, while others go on."),
+    // Exclusive while it begins, and only then.
+    row(GROUP, "bgsave", -1, bgsave)
+        .flags(ADMIN | NO_ASYNC_LOADING | NOSCRIPT)
+        .scope(Scope::Exclusive)
+        .complexity("O(1)")
+        .history(&[("3.2.2", "Added the `SCHEDULE` option.")])
+        .summary("Writes all data, as it is now, to the RDB file while everything goes on.")
+        .syntax("[SCHEDULE]"),
     row(GROUP, "lastsave", 1, lastsave)
         .flags(LOADING | STALE | FAST)
         .categories(category::ADMIN | category::DANGEROUS)
@@ -40,7 +48,12 @@ pub const TABLE: &[Command<SessionHandler>] = &[
         .syntax("[save-selector:(NOSAVE | SAVE)] [NOW] [FORCE] [ABORT]"),
 ];
 
+const IS_RUNNING: Error = Error::of("ERR Background save already in progress");
+
 fn save(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
+    if request.server().durability.saves.is_running() {
+        return Err(IS_RUNNING);
+    }
     let (server, worker) = (request.server(), &request.shift.worker);
     match save::in_foreground(server, request.txn, worker) {
         Ok(()) => {
@@ -58,6 +71,34 @@ fn bgrewriteaof(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
         return Err(Error::of("ERR Background append only file rewriting already in progress"));
     }
     request.reply.status("Background append only file rewriting started");
+    Ok(())
+}
+
+fn bgsave(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    let schedules = match &args[1..] {
+        [] => false,
+        [option] if is(option, "SCHEDULE") => true,
+        _ => return Err(Error::SYNTAX),
+    };
+    let server = &request.lp.server;
+    let saves = &server.durability.saves;
+    if saves.is_running() {
+        return Err(IS_RUNNING);
+    }
+    let in_exec = request.origin == Origin::Exec;
+    if in_exec || (schedules && server.engine.has_snapshot()) {
+        saves.schedule();
+        request.reply.status("Background saving scheduled");
+    } else if server.engine.has_snapshot() {
+        return Err(Error::of(
+            "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE \
+             in order to schedule a BGSAVE whenever possible.",
+        ));
+    } else {
+        // The log says what went wrong.
+        save::in_background(server, request.txn).map_err(|_| Error::of("ERR"))?;
+        request.reply.status("Background saving started");
+    }
     Ok(())
 }
 
