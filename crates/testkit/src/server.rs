@@ -24,6 +24,9 @@ pub struct Server {
     child: Child,
     directory: PathBuf,
     port: u16,
+    binary: PathBuf,
+    /// All of them, the port's among them.
+    args: Vec<String>,
 }
 
 impl Server {
@@ -49,24 +52,32 @@ impl Server {
         let directory =
             std::env::temp_dir().join(format!("luar-test-{}-{number}", std::process::id()));
         fs::create_dir_all(&directory)?;
-        let log = File::create(directory.join("log"))?;
         let is_file = |arg: &&A| !arg.as_ref().starts_with("--");
-        let (config, args) = args.split_at(args.iter().take(1).filter(is_file).count());
-        let child = Command::new(binary)
-            .args(config.iter().map(AsRef::as_ref))
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-            .args(["--dir", &directory.to_string_lossy(), "--enable-debug-command", "yes"])
-            .args(args.iter().map(AsRef::as_ref))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", binary.display()))
-            })?;
-        let mut server = Server { child, directory, port };
+        let (config, own) = args.split_at(args.iter().take(1).filter(is_file).count());
+        let port_text = port.to_string();
+        let directory_text = directory.to_string_lossy();
+        let common = ["--port", &port_text, "--bind", "127.0.0.1", "--save", ""];
+        let common = [&common[..], &["--dir", &directory_text, "--enable-debug-command", "yes"]];
+        let config = config.iter().map(AsRef::as_ref);
+        let all = config.chain(common.concat()).chain(own.iter().map(AsRef::as_ref));
+        let args: Vec<String> = all.map(str::to_owned).collect();
+        let child = spawn(binary, &args, &directory)?;
+        let mut server = Server { child, directory, port, binary: binary.to_owned(), args };
         server.wait_ready()?;
         Ok(server)
+    }
+
+    /// Kills the process, as a crash would end it.
+    pub fn crash(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
+    /// Starts it again after a crash: the same arguments, in the same directory. Returns once it
+    /// has loaded what is there and answers.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.child = spawn(&self.binary, &self.args, &self.directory)?;
+        self.wait_ready()
     }
 
     fn wait_ready(&mut self) -> io::Result<()> {
@@ -137,6 +148,17 @@ impl Server {
             .ok_or_else(|| io::Error::other("no VmRSS line"))?;
         Ok(kibibytes * 1024)
     }
+}
+
+fn spawn(binary: &Path, args: &[String], directory: &Path) -> io::Result<Child> {
+    let log = File::options().create(true).append(true).open(directory.join("log"))?;
+    Command::new(binary)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", binary.display())))
 }
 
 impl Drop for Server {

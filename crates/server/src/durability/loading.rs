@@ -134,9 +134,8 @@ pub fn prepare(server: &Server) -> Result<Saved, String> {
     let config = server.config.current();
     if config.appendonly {
         let (directory, bytes) = replay::open(&config)?;
-        if bytes > 0 {
-            server.durability.loading.begin(bytes);
-        }
+        // Even if there is nothing: what is written before the log is kept would not be in it.
+        server.durability.loading.begin(bytes);
         return Ok(Saved { rdb: None, append_only: Some(directory) });
     }
     let path = config.dbfilename.as_path();

@@ -8,6 +8,7 @@ mod atomicity;
 mod blocking;
 mod bounds;
 mod clients;
+mod crashes;
 mod history;
 mod limiter;
 mod linearizability;
@@ -91,6 +92,9 @@ pub const ALL: &[Test] = &[
     Test { name: "a script that takes too much memory fails alone", run: scripts::memory_limit },
     Test { name: "every run of a script is counted once", run: many_scripts::counted },
     Test { name: "scripts with values in them are forgotten", run: many_scripts::interpolated },
+    Test { name: "crashes lose nothing that was synced", run: crashes::always },
+    Test { name: "crashes lose at most the last second", run: crashes::every_second },
+    Test { name: "crashes leave whole snapshots", run: crashes::snapshots },
     Test { name: "maxmemory holds in process memory", run: memory::policies_hold },
     Test { name: "LRU keeps what is read, TTL what lives long", run: memory::policies_choose },
 ];
