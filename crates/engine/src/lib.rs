@@ -36,7 +36,7 @@ pub use load::Arrival;
 pub use settings::{Policy, Settings};
 pub use shard::SHARDS;
 pub use sizes::DbSize;
-pub use snapshot::{Image, Snapshot, Step};
+pub use snapshot::{Image, Saved, Snapshot, Step, is_long};
 pub use txn::{Effects, Kind, Plan, Txn, WrongType};
 pub use undo::Trial;
 pub use wait::{Claim, KeyName, Waiter, Watch};

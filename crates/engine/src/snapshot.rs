@@ -8,6 +8,10 @@
 //! gets the bit at once. FLUSHALL hands whole tables over to the walk; a table knows itself how far
 //! it was walked and which database it belonged to, so SWAPDB changes nothing.
 //!
+//! Long values are saved in parts, between which the lock is free. A change of one that is not saved
+//! as a whole has the rest saved first; the server has plain commands wait outside of all locks until
+//! the walk is through with it ([`Txn::is_long_unsaved`]), so that this is left to the rest.
+//!
 //! A rollback needs nothing: what it puts back was saved before it was changed, and it puts back
 //! what it was. There is no step without a lock: the bits belong to the shard, and the epoch is
 //! turned under all gates.
@@ -24,8 +28,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use data::Encoding;
+
 use crate::engine::Engine;
-use crate::entry::{EPOCH, Entry};
+use crate::entry::{EPOCH, Entry, Str, ValueRef};
 use crate::shard::{Db, SHARDS, Saving};
 use crate::sizes::DbSize;
 use crate::txn::{Plan, Txn};
@@ -40,8 +46,43 @@ const RUNNING: u32 = 1;
 /// Where entries are saved to. Called by many threads at once, each of which holds the shard of the
 /// entry: it must be quick, and must not look at the keyspace.
 pub trait Image: Send + Sync {
-    /// Takes down what an entry of this database was. Called once for each.
+    /// Takes down what an entry of this database was, or what is left of it when some of it was.
+    /// Called once for each.
     fn save(&self, worker: &Worker, db: u32, entry: &Entry);
+
+    /// The same of the walk, which may do it in parts: it comes again then, in another hold of the
+    /// lock, unless `save` has had to do the rest meanwhile. The entry is as it was, but may be in
+    /// another place in memory.
+    fn save_some(&self, worker: &Worker, db: u32, entry: &Entry) -> Saved {
+        self.save(worker, db, entry);
+        Saved::Whole
+    }
+}
+
+/// How much of an entry is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saved {
+    Whole,
+    Partly,
+    /// Nothing yet: another one has to be saved as a whole before this one is begun.
+    Later,
+}
+
+/// Values with more elements, or bytes, are better saved in parts.
+const ELEMENTS_MAX: usize = 1024;
+const BYTES_MAX: usize = 1 << 20;
+
+/// Whether saving an entry takes long enough that nobody should do it in passing.
+pub fn is_long(entry: &Entry) -> bool {
+    let (len, encoding) = match entry.get() {
+        ValueRef::Str(Str::Int(_)) => return false,
+        ValueRef::Str(Str::Bytes(bytes)) => return bytes.len() > BYTES_MAX,
+        ValueRef::List(list) => (list.len(), list.encoding()),
+        ValueRef::Set(set) => (set.len(), set.encoding()),
+        ValueRef::Hash(hash) => (hash.len(), hash.encoding()),
+        ValueRef::Zset(zset) => (zset.len(), zset.encoding()),
+    };
+    len > ELEMENTS_MAX && !matches!(encoding, Encoding::Listpack | Encoding::Intset)
 }
 
 /// What a transaction knows of snapshots: none begins while it runs.
@@ -71,6 +112,8 @@ struct Running {
     image: Arc<dyn Image>,
     /// Tables that were emptied at once, with what is in them to be saved.
     taken: Vec<Db>,
+    /// Shards of long values that somebody waits for.
+    wanted: Vec<u16>,
 }
 
 impl Snapshots {
@@ -107,6 +150,8 @@ pub struct Snapshot {
     shards: VecDeque<u16>,
     /// A table that was handed over, being walked.
     table: Option<Db>,
+    /// The next step is not about tables: the long value they wait for may be in a shard.
+    passes_tables: bool,
     /// How many shards in turn could not be had.
     held: usize,
 }
@@ -139,7 +184,7 @@ impl Txn<'_> {
         if running.is_some() {
             return None;
         }
-        *running = Some(Running { image: image.clone(), taken: Vec::new() });
+        *running = Some(Running { image: image.clone(), taken: Vec::new(), wanted: Vec::new() });
         let epoch = Epoch((snapshots.epoch().bit() ^ EPOCH) | RUNNING);
         snapshots.epoch.store(epoch.0, Ordering::Release);
         drop(running);
@@ -155,7 +200,30 @@ impl Txn<'_> {
             }
         }
         let shards = (0..SHARDS as u16).collect();
-        Some(Snapshot { image, epoch, sizes, shards, table: None, held: 0 })
+        Some(Snapshot { image, epoch, sizes, shards, table: None, passes_tables: false, held: 0 })
+    }
+
+    /// Whether a snapshot is being taken.
+    #[inline]
+    pub fn has_snapshot(&self) -> bool {
+        self.epoch.is_running()
+    }
+
+    /// Whether a key holds a long value that a snapshot has not saved yet: whoever is to change it
+    /// should wait, or it has to be saved as a whole there and then. It is seen to soon. The plan
+    /// must cover the key.
+    pub fn is_long_unsaved(&self, key: &[u8]) -> bool {
+        let hash = self.hash(key);
+        let shard = Engine::shard_of(hash);
+        let entry = self.shard(shard).db(self.db).and_then(|db| db.find(hash, key));
+        let waits = entry.is_some_and(|e| e.epoch() != self.epoch.bit() && is_long(e));
+        if waits
+            && let Some(running) = self.engine.snapshots.running().as_mut()
+            && !running.wanted.contains(&shard)
+        {
+            running.wanted.push(shard);
+        }
+        waits && self.engine.has_snapshot()
     }
 
     /// To be called ahead of every change of an entry that is in its table, or was until now.
@@ -185,20 +253,32 @@ impl Db {
         worker: &Worker,
         epoch: Epoch,
         is_enough: &mut impl FnMut() -> bool,
-    ) {
+    ) -> Saved {
         let Saving { is_due, db, cursor } = &mut self.saving;
         while *is_due {
-            *cursor = self.keys.scan(*cursor, |entry| {
-                if entry.epoch() != epoch.bit() {
-                    image.save(worker, *db, entry);
-                    entry.set_epoch(epoch.bit());
+            let mut saved = Saved::Whole;
+            let next = self.keys.scan(*cursor, |entry| {
+                if entry.epoch() == epoch.bit() {
+                    return;
+                }
+                match image.save_some(worker, *db, entry) {
+                    Saved::Whole => entry.set_epoch(epoch.bit()),
+                    Saved::Partly => saved = Saved::Partly,
+                    Saved::Later if saved == Saved::Whole => saved = Saved::Later,
+                    Saved::Later => {}
                 }
             });
-            *is_due = *cursor != 0;
+            if saved != Saved::Whole {
+                // The same bucket once more.
+                return saved;
+            }
+            *cursor = next;
+            *is_due = next != 0;
             if is_enough() {
-                return;
+                break;
             }
         }
+        if *is_due { Saved::Partly } else { Saved::Whole }
     }
 }
 
@@ -217,17 +297,34 @@ impl Snapshot {
         mut is_enough: impl FnMut() -> bool,
     ) -> Step {
         // Tables that nobody else has any more go first: they take memory.
-        if self.table.is_none() {
-            self.table = engine.snapshots.running().as_mut().and_then(|r| r.taken.pop());
-        }
-        if let Some(table) = &mut self.table {
-            table.save(&*self.image, worker, self.epoch, &mut is_enough);
-            if !table.saving.is_due {
-                self.table = None;
+        if !mem::take(&mut self.passes_tables) {
+            let next = || engine.snapshots.running().as_mut().and_then(|r| r.taken.pop());
+            if let Some(mut table) = self.table.take().or_else(next) {
+                match table.save(&*self.image, worker, self.epoch, &mut is_enough) {
+                    Saved::Whole => {}
+                    Saved::Partly => self.table = Some(table),
+                    Saved::Later => {
+                        self.passes_tables = true;
+                        if let Some(running) = engine.snapshots.running().as_mut() {
+                            running.taken.insert(0, table);
+                        }
+                    }
+                }
+                return Step::More;
             }
-            return Step::More;
         }
-        let Some(&shard) = self.shards.front() else { return Step::Done };
+        let wanted = engine.snapshots.running().as_mut().and_then(|r| r.wanted.pop());
+        if let Some(shard) = wanted
+            && let Some(at) = self.shards.iter().position(|other| *other == shard)
+        {
+            self.shards.remove(at);
+            self.shards.push_front(shard);
+        }
+        let Some(&shard) = self.shards.front() else {
+            // Tables that were passed over are still to be seen to.
+            let is_done = engine.snapshots.running().as_ref().is_none_or(|r| r.taken.is_empty());
+            return if is_done { Step::Done } else { Step::More };
+        };
         let begun = Txn::try_begin(engine, worker, Plan::shard(shard), 0, Some(PATIENCE));
         let Ok(mut txn) = begun else {
             self.shards.rotate_left(1);
@@ -235,16 +332,18 @@ impl Snapshot {
             return if self.held > self.shards.len() { Step::Held } else { Step::More };
         };
         self.held = 0;
-        let mut is_done = true;
+        let mut saved = Saved::Whole;
         for db in &mut txn.shard_mut(shard).dbs {
-            if is_done {
-                db.save(&*self.image, worker, self.epoch, &mut is_enough);
+            saved = db.save(&*self.image, worker, self.epoch, &mut is_enough);
+            if saved != Saved::Whole {
+                break;
             }
-            is_done &= !db.saving.is_due;
         }
         txn.commit();
-        if is_done {
-            self.shards.pop_front();
+        match saved {
+            Saved::Whole => _ = self.shards.pop_front(),
+            Saved::Partly => {}
+            Saved::Later => self.shards.rotate_left(1),
         }
         Step::More
     }

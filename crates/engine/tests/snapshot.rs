@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use engine::{Engine, Entry, Expiry, Image, Plan, Settings, Step, Str, Txn, ValueRef, Worker};
+use engine::{Engine, Entry, Expiry, Image, Plan, Saved as HowMuch};
+use engine::{Settings, Step, Str, Txn, ValueRef, Worker};
 use fastrand::Rng;
 use operations::*;
 
@@ -21,11 +22,53 @@ type Saved = ((u32, Vec<u8>), Seen);
 
 /// What was saved, in the order in which it came.
 #[derive(Default)]
-struct Collected(Mutex<Vec<Saved>>);
+struct Collected {
+    saved: Mutex<Vec<Saved>>,
+    /// What is being saved in parts, and how many are left.
+    begun: Mutex<Option<(Saved, usize)>>,
+    /// Values that were saved in parts by the walk alone, and those where somebody did the rest.
+    by_the_walk: AtomicUsize,
+    by_the_door: AtomicUsize,
+}
+
+impl Collected {
+    fn add(&self, saved: Saved) {
+        self.saved.lock().unwrap().push(saved);
+    }
+}
 
 impl Image for Collected {
     fn save(&self, _: &Worker, db: u32, entry: &Entry) {
-        self.0.lock().unwrap().push(((db, entry.key().to_vec()), Seen::of(entry)));
+        let saved = ((db, entry.key().to_vec()), Seen::of(entry));
+        let mut begun = self.begun.lock().unwrap();
+        if let Some((before, _)) = begun.take_if(|(before, _)| before.0 == saved.0) {
+            assert_eq!(before, saved, "it changed between two parts");
+            self.by_the_door.fetch_add(1, Ordering::Relaxed);
+        }
+        self.add(saved);
+    }
+
+    fn save_some(&self, worker: &Worker, db: u32, entry: &Entry) -> HowMuch {
+        let saved = ((db, entry.key().to_vec()), Seen::of(entry));
+        if saved.1.elements.len() < 8 {
+            self.save(worker, db, entry);
+            return HowMuch::Whole;
+        }
+        let mut begun = self.begun.lock().unwrap();
+        let parts = saved.1.elements.len();
+        let (before, left) = begun.get_or_insert_with(|| (saved.clone(), parts));
+        if before.0 != saved.0 {
+            return HowMuch::Later;
+        }
+        assert_eq!(*before, saved, "it changed between two parts");
+        *left -= 1;
+        if *left > 0 {
+            return HowMuch::Partly;
+        }
+        *begun = None;
+        self.by_the_walk.fetch_add(1, Ordering::Relaxed);
+        self.add(saved);
+        HowMuch::Whole
     }
 }
 
@@ -33,7 +76,7 @@ impl Collected {
     /// What a loader would have of it.
     fn live_at(&self, now_ms: i64) -> Dump {
         let mut dump = Dump::new();
-        for (name, seen) in self.0.lock().unwrap().drain(..) {
+        for (name, seen) in self.saved.lock().unwrap().drain(..) {
             let is_live = seen.expire_at_ms.is_none_or(|when| when > now_ms);
             let twice = dump.contains_key(&name);
             assert!(!twice, "{name:?} was saved twice");
@@ -94,6 +137,7 @@ fn a_snapshot_is_what_was_there_when_it_began() {
     let mut rng = Rng::with_seed(seed);
     let side = Side::new(small_limits());
     let mut now_ms = START_MS;
+    let (mut by_the_walk, mut by_the_door) = (0, 0);
     for round in 0..number("SNAPSHOT_ROUNDS", if cfg!(miri) { 2 } else { 60 }) {
         let mut txn = side.begin(now_ms);
         if round % 4 == 0 {
@@ -127,6 +171,9 @@ fn a_snapshot_is_what_was_there_when_it_began() {
                     Step::Done => break 'walk,
                     Step::Held => panic!("nobody else is here"),
                 }
+                if collected.begun.lock().unwrap().is_some() && rng.bool() {
+                    break;
+                }
             }
             if !is_calm {
                 go_on(&side, &mut rng, now_ms);
@@ -140,11 +187,14 @@ fn a_snapshot_is_what_was_there_when_it_began() {
         assert!(!side.engine.has_snapshot());
         let saved = collected.live_at(began_ms);
         assert!(saved == expected, "round {round}: {}", difference(&saved, &expected));
+        by_the_walk += collected.by_the_walk.load(Ordering::Relaxed);
+        by_the_door += collected.by_the_door.load(Ordering::Relaxed);
         now_ms += rng.i64(0..20);
         if round % 10 == 9 {
             now_ms = START_MS;
         }
     }
+    println!("in parts: {by_the_walk} by the walk, {by_the_door} by the door");
 }
 
 fn difference(saved: &Dump, expected: &Dump) -> String {

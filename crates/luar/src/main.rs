@@ -1,7 +1,8 @@
 //! The `luar` binary: `luar [FILE] [--directive value ...]` serves, `luar script …` helps authors,
-//! `luar check-aof` looks at files.
+//! `luar check-aof` and `luar check-rdb` look at files.
 
 mod check_aof;
+mod check_rdb;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ Luar, a Redis-compatible in-memory server whose Lua scripts are transactions.
 Usage: luar [/path/to/redis.conf] [--directive value ...] [-]
        luar script check | test | types ...
        luar check-aof [--fix] FILE ...
+       luar check-rdb FILE ...
        luar --version | --help
 
 Without a file the defaults apply: 127.0.0.1:6379, one worker for each core.
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         }
         Some("script") => return author::main(&args[1..]),
         Some("check-aof") => return check_aof::main(&args[1..]),
+        Some("check-rdb") => return check_rdb::main(&args[1..]),
         _ => {}
     }
     let result = match server::config::load(&args, &mut std::io::stdin()) {

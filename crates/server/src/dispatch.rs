@@ -410,6 +410,10 @@ fn in_transaction(
         Ok(txn) => txn,
         Err(obstacle) => return Ran::Not(obstacle),
     };
+    if txn.has_snapshot() && waits_for_snapshot(&mut txn, client, command.row, args) {
+        txn.commit();
+        return Ran::Not(Obstacle::Disk);
+    }
     if !is_walk && !std::mem::replace(&mut client.attempt.is_announced, true) {
         announce(lp, client, command, args);
     }
@@ -477,6 +481,20 @@ fn in_transaction(
     }
     after(lp, shift, effects);
     Ran::Done(waits)
+}
+
+/// Whether a command is about to change a long value that a snapshot has to save first. Under an
+/// exclusive plan, for which others wait, that is done there and then.
+#[cold]
+fn waits_for_snapshot(txn: &mut Txn<'_>, client: &Client, row: &Row, args: &[&[u8]]) -> bool {
+    let is_about_keys = !txn.held().is_empty() && (row.has(flag::WRITE) || row.has(flag::SCRIPT));
+    if !is_about_keys {
+        return false;
+    }
+    txn.select(client.db);
+    // Arguments that do not tell their keys are refused in a moment.
+    let positions = row.key_positions(args).unwrap_or_default();
+    positions.iter().any(|&at| txn.is_long_unsaved(args[at]))
 }
 
 /// Notes that a command runs: once, though it may have been offered before.

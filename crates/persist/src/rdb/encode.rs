@@ -292,12 +292,12 @@ impl<'a> Pieces<'a> {
 
     /// A block of a list as a node.
     fn block(&mut self, block: &'a listpack::Listpack, encoder: &mut Encoder, out: &mut Vec<u8>) {
-        put_length(node::PACKED, out);
         if let Some(element) = block.front()
             && block.len() == 1
             && element.len() > COMPRESSED_BYTES_MAX
         {
             // A listpack around an element that is copied once only, into the pieces.
+            put_length(node::PACKED, out);
             let mut head = Vec::new();
             put_text_head(element.len(), &mut head);
             let mut tail = Vec::new();
@@ -311,11 +311,17 @@ impl<'a> Pieces<'a> {
             self.due.extend([Part::Of(element), Part::Own(tail)]);
             return;
         }
-        pack(encoder, block.len(), |packed| {
-            block.iter().for_each(|element| put_entry(element, packed));
-        });
-        encoder.packed_string(out);
+        whole_block(block, encoder, out);
     }
+}
+
+/// A block of a list as a node, in one go.
+pub fn whole_block(block: &listpack::Listpack, encoder: &mut Encoder, out: &mut Vec<u8>) {
+    put_length(node::PACKED, out);
+    pack(encoder, block.len(), |packed| {
+        block.iter().for_each(|element| put_entry(element, packed));
+    });
+    encoder.packed_string(out);
 }
 
 const LISTPACK_HEADER: usize = 6;

@@ -11,6 +11,7 @@
 
 mod decode;
 mod encode;
+mod long;
 mod lzf;
 mod packed;
 mod payload;
@@ -24,6 +25,7 @@ use std::io;
 use crc::{CRC_64_REDIS, Crc, Table};
 
 pub use encode::{Encoder, Pieces};
+pub use long::Long;
 pub use payload::{RestoreError, dump, restore};
 pub use reader::{Item, Key, Reader};
 pub use writer::{Access, Records, Writer};

@@ -184,13 +184,33 @@ impl Records {
         expire_at_ms: Option<i64>,
         access: Access,
     ) {
+        self.head(db, key, value, expire_at_ms, access);
+        self.value(value);
+    }
+
+    /// Adds what stands before a value.
+    pub(super) fn head(
+        &mut self,
+        db: u32,
+        key: &[u8],
+        value: ValueRef<'_>,
+        expire_at_ms: Option<i64>,
+        access: Access,
+    ) {
         if self.db.replace(db) != Some(db) {
             self.bytes.push(opcode::SELECTDB);
             put_length(u64::from(db), &mut self.bytes);
         }
         put_head(&mut self.encoder, key, value, expire_at_ms, access, &mut self.bytes);
+    }
+
+    pub(super) fn value(&mut self, value: ValueRef<'_>) {
         let mut pieces = Pieces::of(value);
         while pieces.next(&mut self.encoder, PIECE_BYTES, &mut self.bytes) {}
+    }
+
+    pub(super) fn parts(&mut self) -> (&mut Encoder, &mut Vec<u8>) {
+        (&mut self.encoder, &mut self.bytes)
     }
 
     /// Hands over the records so far; those to come go to this buffer, which is emptied.

@@ -20,9 +20,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use command::Error;
-use engine::{Entry, Image, Plan, Step, Txn, Worker, access};
+use engine::{Entry, Image, Plan, Saved, Step, Txn, Worker, access};
 use parking_lot::Mutex;
-use persist::rdb::{Access, Records, Version, Writer};
+use persist::rdb::{Access, Long, Records, Version, Writer};
 
 use crate::REDIS_VERSION;
 use crate::config::{Config, RdbVersion, reason};
@@ -345,11 +345,59 @@ struct Gathered {
     /// Nothing will be written any more.
     is_given_up: AtomicBool,
     is_backed_up: Arc<AtomicBool>,
+    /// The long value that is being saved in parts, which nothing may come between.
+    long: Mutex<Option<LongValue>>,
+    has_long: AtomicBool,
+    config: Arc<Config>,
+}
+
+struct LongValue {
+    db: u32,
+    key: Box<[u8]>,
+    long: Long,
+    records: Records,
+    is_whole: bool,
+}
+
+impl LongValue {
+    fn is_of(&self, db: u32, entry: &Entry) -> bool {
+        !self.is_whole && self.db == db && *self.key == *entry.key()
+    }
 }
 
 impl Image for Gathered {
+    /// Begins, or goes on with, one long value at a time.
+    fn save_some(&self, worker: &Worker, db: u32, entry: &Entry) -> Saved {
+        if !engine::is_long(entry) || self.is_given_up.load(Ordering::Relaxed) {
+            self.save(worker, db, entry);
+            return Saved::Whole;
+        }
+        let mut slot = self.long.lock();
+        let value = slot.get_or_insert_with(|| {
+            let mut records = Records::new(version(&self.config), self.config.rdbcompression);
+            let access = access_of(entry, worker, self.now_ms);
+            let (key, expiry) = (entry.key(), entry.expire_at_ms());
+            let long = Long::begin(&mut records, db, key, entry.get(), expiry, access);
+            self.has_long.store(true, Ordering::Relaxed);
+            self.gathered(records.len_bytes());
+            LongValue { db, key: key.into(), long, records, is_whole: false }
+        });
+        match value.is_of(db, entry) {
+            false => Saved::Later,
+            true if self.go_on(value, entry, STEP_BYTES) => Saved::Whole,
+            true => Saved::Partly,
+        }
+    }
+
     fn save(&self, worker: &Worker, db: u32, entry: &Entry) {
         if self.is_given_up.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.has_long.load(Ordering::Relaxed)
+            && let Some(value) = &mut *self.long.lock()
+            && value.is_of(db, entry)
+        {
+            self.go_on(value, entry, usize::MAX);
             return;
         }
         let mut records = self.records[worker.id].lock();
@@ -359,15 +407,28 @@ impl Image for Gathered {
         let more_bytes = records.len_bytes() - before_bytes;
         drop(records);
         self.keys.fetch_add(1, Ordering::Relaxed);
+        self.gathered(more_bytes);
+    }
+}
+
+impl Gathered {
+    /// Saves some more of a long value; true when that was the last of it.
+    fn go_on(&self, value: &mut LongValue, entry: &Entry, bytes: usize) -> bool {
+        let before_bytes = value.records.len_bytes();
+        value.is_whole = value.long.go_on(&mut value.records, entry.get(), bytes);
+        self.gathered(value.records.len_bytes() - before_bytes);
+        self.keys.fetch_add(u64::from(value.is_whole), Ordering::Relaxed);
+        value.is_whole
+    }
+
+    fn gathered(&self, more_bytes: usize) {
         let bytes = self.bytes.fetch_add(more_bytes, Ordering::Relaxed) + more_bytes;
         self.bytes_max.fetch_max(bytes, Ordering::Relaxed);
         if bytes > BACKLOG_BYTES_MAX {
             self.is_backed_up.store(true, Ordering::Relaxed);
         }
     }
-}
 
-impl Gathered {
     fn give_up(&self) {
         self.is_given_up.store(true, Ordering::Relaxed);
         self.is_backed_up.store(false, Ordering::Relaxed);
@@ -375,21 +436,46 @@ impl Gathered {
 
     /// Writes out what has gathered.
     fn drain<W: Write>(&self, writer: &mut Writer<W>, spare: &mut Vec<u8>) -> io::Result<()> {
+        let mut slot = self.long.lock();
+        if let Some(value) = &mut *slot {
+            let bytes = value.records.take(std::mem::take(spare));
+            let is_whole = value.is_whole;
+            if is_whole {
+                *slot = None;
+                self.has_long.store(false, Ordering::Relaxed);
+            }
+            drop(slot);
+            self.write(bytes, writer, spare)?;
+            if !is_whole {
+                return Ok(());
+            }
+        } else {
+            drop(slot);
+        }
         for records in &self.records {
             let mut records = records.lock();
-            if records.len_bytes() == 0 {
-                continue;
+            if records.len_bytes() > 0 {
+                let bytes = records.take(std::mem::take(spare));
+                drop(records);
+                self.write(bytes, writer, spare)?;
             }
-            let bytes = records.take(std::mem::take(spare));
-            drop(records);
-            writer.records(&bytes)?;
-            let left_bytes = self.bytes.fetch_sub(bytes.len(), Ordering::Relaxed) - bytes.len();
-            if left_bytes < BACKLOG_BYTES_MAX / 2 {
-                self.is_backed_up.store(false, Ordering::Relaxed);
-            }
-            *spare = bytes;
-            spare.shrink_to(4 * STEP_BYTES);
         }
+        Ok(())
+    }
+
+    fn write<W: Write>(
+        &self,
+        bytes: Vec<u8>,
+        writer: &mut Writer<W>,
+        spare: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        writer.records(&bytes)?;
+        let left_bytes = self.bytes.fetch_sub(bytes.len(), Ordering::Relaxed) - bytes.len();
+        if left_bytes < BACKLOG_BYTES_MAX / 2 {
+            self.is_backed_up.store(false, Ordering::Relaxed);
+        }
+        *spare = bytes;
+        spare.shrink_to(4 * STEP_BYTES);
         Ok(())
     }
 }
@@ -398,8 +484,8 @@ impl Gathered {
 ///
 /// To be made under all gates; `write_to` is for another thread, as is dropping it, which takes a
 /// walk over all keys when it was not written.
-pub struct Snapshot {
-    server: Arc<Server>,
+pub struct Snapshot<'s> {
+    server: &'s Server,
     worker: Worker,
     walk: Option<engine::Snapshot>,
     gathered: Arc<Gathered>,
@@ -434,6 +520,9 @@ impl Moment {
             now_ms: txn.now_ms(),
             is_given_up: AtomicBool::new(false),
             is_backed_up: saves.is_backed_up.clone(),
+            long: Mutex::default(),
+            has_long: AtomicBool::new(false),
+            config: config.clone(),
         });
         let walk = txn.begin_snapshot(gathered.clone())?;
         *saves.gathered.lock() = Some(gathered.clone());
@@ -441,14 +530,14 @@ impl Moment {
     }
 
     /// To be called on the thread that writes it.
-    pub fn snapshot(self, server: Arc<Server>, is_aof_base: bool) -> Snapshot {
+    pub fn snapshot(self, server: &Server, is_aof_base: bool) -> Snapshot<'_> {
         let (worker, config) = (server.own_worker(), server.config.current());
         let Moment { walk, gathered } = self;
         Snapshot { server, worker, walk: Some(walk), gathered, config, is_aof_base }
     }
 }
 
-impl Snapshot {
+impl Snapshot<'_> {
     /// Writes it as an RDB file. Fails when the server is to end meanwhile.
     pub fn write_to<W: Write>(mut self, to: W) -> io::Result<()> {
         let mut writer = begin(to, &self.config, self.is_aof_base)?;
@@ -488,7 +577,7 @@ impl Snapshot {
     }
 }
 
-impl Drop for Snapshot {
+impl Drop for Snapshot<'_> {
     fn drop(&mut self) {
         // What was not written is walked through, or the next one could not begin.
         self.gathered.give_up();
@@ -564,10 +653,10 @@ pub fn in_background(server: &Arc<Server>, txn: &mut Txn<'_>) -> io::Result<()> 
     Ok(())
 }
 
-fn write_in_background(server: &Arc<Server>, moment: Moment, number: u64, changes_before: u64) {
+fn write_in_background(server: &Server, moment: Moment, number: u64, changes_before: u64) {
     let saves = &server.durability.saves;
     let started = Instant::now();
-    let snapshot = moment.snapshot(server.clone(), false);
+    let snapshot = moment.snapshot(server, false);
     let config = server.config.current();
     let path = config.dbfilename.as_path();
     let write = |file: &mut File| match config.rdb_save_incremental_fsync {
