@@ -84,6 +84,7 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
         loaded.config.maxclients = possible;
     }
     abort_on_panic();
+    process::survive_file_limits();
     let config = Arc::new(ConfigStore::new(loaded.config, loaded.file));
     let snapshot = config.current();
     process::enter_directory(&snapshot)?;

@@ -21,6 +21,13 @@ pub fn enter_directory(config: &Config) -> Result<(), String> {
         .map_err(|error| format!("can't chdir to '{}': {}", path.display(), reason(&error)))
 }
 
+/// Has a file that must not become larger be an error of whoever writes to it, and not the end of the
+/// process.
+pub fn survive_file_limits() {
+    // SAFETY: ignoring a signal has no preconditions.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// `daemonize`: goes on in a child without a terminal, while this process ends. To be called
 /// before the first thread is started.
 pub fn detach() -> Result<(), String> {
