@@ -3,8 +3,7 @@
 //! One thread does what needs all gates (`Task`), one after the other: beginning to log, ending it,
 //! and rewrites.
 
-use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -18,13 +17,16 @@ use persist::aof::{Append, Directory, Folder, Torn};
 
 use super::journal::{self, Journal, Pressure};
 use super::keeper::{Keeper, Order, Report};
-use super::{replay, save};
+use super::replay;
+use super::save::{Moment, Syncing};
 use crate::config::{Config, ConfigView, reason};
 use crate::mailbox::Mail;
 use crate::server::{Server, unix_ms};
 
 /// A sync may take so long before commands that change something wait for it, as with Redis.
 pub const SYNC_MS_MAX: u64 = 2000;
+/// How soon a rewrite looks again whether another snapshot is over.
+const SNAPSHOT_PAUSE: Duration = Duration::from_millis(10);
 /// How long the end waits for what is to be written.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -186,7 +188,7 @@ impl Aof {
         is_new
     }
 
-    fn work(&self, server: &Server, task: Task) {
+    fn work(&self, server: &Arc<Server>, task: Task) {
         match task {
             Task::TurnOn(directory) => self.rewrite(server, Some(directory)),
             Task::TurnOff => {
@@ -196,7 +198,6 @@ impl Aof {
                 });
             }
             Task::Rewrite => {
-                self.is_scheduled.store(false, Ordering::Release);
                 // BGREWRITEAOF without a log writes one for later, as with Redis.
                 let directory = match self.is_wanted() {
                     true => Ok(None),
@@ -206,6 +207,7 @@ impl Aof {
                     Ok(directory) => self.rewrite(server, directory),
                     Err(error) => crate::log_warning!("{error}"),
                 }
+                self.is_scheduled.store(false, Ordering::Release);
                 if !self.is_wanted() {
                     self.work(server, Task::TurnOff);
                 }
@@ -213,7 +215,7 @@ impl Aof {
         }
     }
 
-    fn rewrite(&self, server: &Server, directory: Option<Directory<Folder>>) {
+    fn rewrite(&self, server: &Arc<Server>, directory: Option<Directory<Folder>>) {
         let started = Instant::now();
         self.rewrite_since_s.store(unix_ms() / 1000, Ordering::Relaxed);
         let done = self.try_rewrite(server, directory);
@@ -233,21 +235,48 @@ impl Aof {
         }
     }
 
-    fn try_rewrite(&self, server: &Server, directory: Option<Directory<Folder>>) -> io::Result<()> {
+    fn try_rewrite(
+        &self,
+        server: &Arc<Server>,
+        mut directory: Option<Directory<Folder>>,
+    ) -> io::Result<()> {
         let (answer, answered) = mpsc::channel();
-        let mut rewrite = under_all_gates(server, || {
-            server.engine.set_logging(true);
-            self.journal.order(Order::Begin { directory, answer });
-            let mut rewrite = gone(answered.recv())??;
-            match write_base(server, &mut rewrite.base) {
-                Ok(()) => Ok(rewrite),
-                Err(error) => {
-                    self.journal.order(Order::Abandon(rewrite));
-                    Err(error)
+        let moment = loop {
+            let begun = under_all_gates(server, || {
+                let worker = server.own_worker();
+                let mut txn = Txn::begin(&server.engine, &worker, Plan::Exclusive, unix_ms());
+                let moment = Moment::now(server, &mut txn);
+                txn.commit();
+                if moment.is_some() {
+                    // What is logged from here on comes behind the moment.
+                    server.engine.set_logging(true);
+                    let directory = directory.take();
+                    self.journal.order(Order::Begin { directory, answer: answer.clone() });
                 }
+                moment
+            });
+            match begun {
+                Some(moment) => break moment,
+                // Another snapshot is being taken.
+                None if server.is_shutting_down() => {
+                    return Err(io::Error::other("the server ends"));
+                }
+                None => thread::park_timeout(SNAPSHOT_PAUSE),
             }
-        })?;
-        let synced = rewrite.base.sync().and_then(|()| Ok(rewrite.base.metadata()?.len()));
+        };
+        drop(answer);
+        self.is_scheduled.store(false, Ordering::Release);
+        let snapshot = moment.snapshot(server.clone(), true);
+        let mut rewrite = gone(answered.recv())??;
+        let incremental = server.config.current().aof_rewrite_incremental_fsync;
+        let file = &mut rewrite.base;
+        let written = match incremental {
+            true => snapshot.write_to(Syncing { file, unsynced_bytes: 0 }),
+            false => snapshot.write_to(file),
+        };
+        let synced = written
+            .and_then(|()| rewrite.base.sync())
+            .and_then(|()| Ok(rewrite.base.metadata()?.len()));
         let base_bytes = match synced {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -328,14 +357,4 @@ fn under_all_gates<T>(server: &Server, run: impl FnOnce() -> T) -> T {
     // SAFETY: entered above, on this thread.
     unsafe { gates.leave_all() };
     result
-}
-
-/// Writes all data there is. The caller holds all gates.
-fn write_base(server: &Server, file: &mut File) -> io::Result<()> {
-    let worker = server.own_worker();
-    let mut txn = Txn::begin(&server.engine, &worker, Plan::Exclusive, unix_ms());
-    let mut writer = save::begin(BufWriter::new(file), &server.config.current(), true)?;
-    let written = save::write_all(&mut writer, &mut txn, &worker);
-    txn.commit();
-    written.and_then(|()| writer.finish().map(drop))
 }

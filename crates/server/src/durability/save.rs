@@ -272,7 +272,7 @@ fn access_of(entry: &Entry, worker: &Worker, now_ms: i64) -> Access {
 }
 
 /// Writes all keys. The transaction is exclusive.
-pub fn write_all<W: Write>(
+fn write_all<W: Write>(
     writer: &mut Writer<W>,
     txn: &mut Txn<'_>,
     worker: &Worker,
@@ -600,9 +600,9 @@ impl Drop for Snapshot<'_> {
 }
 
 /// A file that is synced now and then.
-struct Syncing<'f> {
-    file: &'f mut File,
-    unsynced_bytes: usize,
+pub struct Syncing<'f> {
+    pub file: &'f mut File,
+    pub unsynced_bytes: usize,
 }
 
 impl Write for Syncing<'_> {
