@@ -12,10 +12,12 @@ use std::process::ExitCode;
 use persist::aof::{Error, Manifest, Next, Reader, Torn};
 
 const USAGE: &str = "\
-Usage: luar check-aof [--fix] FILE ...
+Usage: luar check-aof [--fix | --truncate-to-timestamp SECONDS] FILE ...
 
 FILE is a manifest, whose files are all checked, or a base or incremental file. A file that a crash
-has torn at its end loses that end with --fix; with a manifest only the last file may be torn.
+has torn at its end loses that end with --fix; with a manifest only the last file may be torn, and
+empty ones may come behind it. --truncate-to-timestamp cuts off what came after that Unix time, as
+far as the file tells times (aof-timestamp-enabled).
 Exit code 1 when a file is damaged or still torn, 2 when it cannot be read.
 ";
 
@@ -30,6 +32,16 @@ enum Health {
     Broken,
 }
 
+/// What is to be done with a file, beside looking at it.
+#[derive(Clone, Copy)]
+enum Wish {
+    Look,
+    /// Cut off what is torn.
+    Fix,
+    /// Cut off what came later (Unix s).
+    Truncate(i64),
+}
+
 /// Runs `luar check-aof` with what stands behind it.
 pub fn main(args: &[OsString]) -> ExitCode {
     let is = |wanted: &'static str| move |arg: &&OsString| arg.as_os_str() == wanted;
@@ -37,15 +49,31 @@ pub fn main(args: &[OsString]) -> ExitCode {
         print!("{USAGE}");
         return ExitCode::SUCCESS;
     }
-    let fix = args.iter().any(|arg| is("--fix")(&arg));
-    let files: Vec<&OsString> = args.iter().filter(|arg| !is("--fix")(arg)).collect();
+    let mut wish = Wish::Look;
+    let mut files: Vec<&OsString> = Vec::new();
+    let mut rest = args.iter();
+    while let Some(arg) = rest.next() {
+        if is("--fix")(&arg) {
+            wish = Wish::Fix;
+        } else if is("--truncate-to-timestamp")(&arg) {
+            let time =
+                rest.next().and_then(|time| time.to_str()).and_then(|time| time.parse().ok());
+            let Some(time) = time.filter(|time| *time > 0) else {
+                eprint!("{USAGE}");
+                return ExitCode::from(TROUBLE);
+            };
+            wish = Wish::Truncate(time);
+        } else {
+            files.push(arg);
+        }
+    }
     if files.is_empty() {
         eprint!("{USAGE}");
         return ExitCode::from(TROUBLE);
     }
     let mut code = ExitCode::SUCCESS;
     for file in files {
-        match check(Path::new(file), fix) {
+        match check(Path::new(file), wish) {
             Ok(Health::Whole) => {}
             Ok(Health::Broken) => code = ExitCode::FAILURE,
             Err(error) => {
@@ -57,9 +85,9 @@ pub fn main(args: &[OsString]) -> ExitCode {
     code
 }
 
-fn check(path: &Path, fix: bool) -> io::Result<Health> {
+fn check(path: &Path, wish: Wish) -> io::Result<Health> {
     if path.extension().is_none_or(|extension| extension != "manifest") {
-        return check_file(path, fix, true);
+        return check_file(path, wish, true);
     }
     let mut text = Vec::new();
     File::open(path)?.read_to_end(&mut text)?;
@@ -79,8 +107,11 @@ fn check(path: &Path, fix: bool) -> io::Result<Health> {
             health = Health::Broken;
             continue;
         }
-        let may_be_torn = index + 1 == files.len() && !manifest.incremental.is_empty();
-        if check_file(file, fix, may_be_torn)? == Health::Broken {
+        let is_last = files[index + 1..]
+            .iter()
+            .all(|later| std::fs::metadata(later).is_ok_and(|metadata| metadata.len() == 0));
+        let may_be_cut = is_last && !manifest.incremental.is_empty();
+        if check_file(file, wish, may_be_cut)? == Health::Broken {
             health = Health::Broken;
         }
     }
@@ -92,7 +123,7 @@ fn say(path: &Path, what: impl Display) {
 }
 
 /// Checks one file, and cuts it if it is torn, may be, and is to be mended.
-fn check_file(path: &Path, fix: bool, may_be_torn: bool) -> io::Result<Health> {
+fn check_file(path: &Path, wish: Wish, may_be_cut: bool) -> io::Result<Health> {
     let mut file = File::open(path)?;
     let mut header = Vec::new();
     file.by_ref().take(5).read_to_end(&mut header)?;
@@ -111,9 +142,16 @@ fn check_file(path: &Path, fix: bool, may_be_torn: bool) -> io::Result<Health> {
     }
     let mut reader = Reader::new(file, preamble_bytes);
     let (mut blocks, mut commands) = (0u64, 0);
+    let mut whole_bytes = preamble_bytes;
     let end = loop {
         match reader.next_block() {
             Ok(Next::Block(block)) => {
+                if let (Wish::Truncate(until), Some(time)) = (wish, block.time_s)
+                    && time > until
+                {
+                    return truncate(path, whole_bytes, until, may_be_cut);
+                }
+                whole_bytes = block.end_offset;
                 blocks += 1;
                 commands += block.command_count();
             }
@@ -132,19 +170,33 @@ fn check_file(path: &Path, fix: bool, may_be_torn: bool) -> io::Result<Health> {
     };
     let Torn { keep_bytes, dropped_bytes, dropped_commands } = torn;
     let lost = format!("{dropped_bytes} bytes, {dropped_commands} commands");
-    if fix && may_be_torn {
+    if matches!(wish, Wish::Fix) && may_be_cut {
         let file = OpenOptions::new().write(true).open(path)?;
         file.set_len(keep_bytes)?;
         file.sync_all()?;
         say(path, format_args!("{keys}{blocks} blocks, {commands} commands; cut off: {lost}"));
         return Ok(Health::Whole);
     }
-    let advice = match may_be_torn {
+    let advice = match may_be_cut {
         true => "--fix cuts it there",
         false => "it is not the last file: what comes behind it does not fit",
     };
     say(path, format_args!("torn behind byte {keep_bytes}: {lost} are not whole; {advice}"));
     Ok(Health::Broken)
+}
+
+/// Cuts off what came after a time.
+fn truncate(path: &Path, keep_bytes: u64, until: i64, may_be_cut: bool) -> io::Result<Health> {
+    if !may_be_cut {
+        say(path, format_args!("has blocks after {until}, and is not the last file: not cut"));
+        return Ok(Health::Broken);
+    }
+    let file = OpenOptions::new().write(true).open(path)?;
+    let cut_bytes = file.metadata()?.len() - keep_bytes;
+    file.set_len(keep_bytes)?;
+    file.sync_all()?;
+    say(path, format_args!("{cut_bytes} bytes that came after {until} are cut off"));
+    Ok(Health::Whole)
 }
 
 /// Reads the RDB at the beginning of a file; answers how many keys it has, and where it ends.

@@ -95,3 +95,22 @@ fn a_manifest_stands_for_its_files() {
     place.write("a.manifest", b"file a\n");
     assert_eq!(check(&[], &path).0, 1);
 }
+
+#[test]
+fn a_file_is_cut_at_a_time() {
+    let place = Place::new("time");
+    let bytes =
+        [&b"#TS:100\r\n"[..], SET, b"#TS:200\r\n", MULTI, SET, EXEC, b"#TS:300\r\n", SET].concat();
+    let file = place.write("timed", &bytes);
+    let cut = |until: &str| check(&["--truncate-to-timestamp", until], &file);
+    assert_eq!(cut("300").0, 0);
+    assert_eq!(fs::read(&file).expect("it is there"), bytes);
+    let (code, said) = cut("299");
+    assert_eq!(code, 0);
+    let gone = SET.len() + 9;
+    assert!(said.contains(&format!("{gone} bytes that came after 299 are cut off")), "{said}");
+    assert_eq!(fs::read(&file).expect("it is there"), bytes[..bytes.len() - gone]);
+    assert_eq!(cut("50").0, 0);
+    assert_eq!(fs::read(&file).expect("it is there"), b"");
+    assert_eq!(cut("soon").0, 2);
+}

@@ -138,7 +138,7 @@ fn redis_reads_what_is_written() {
     let len = file.metadata().expect("it is there").len();
     file.set_len(len - torn / 2).expect("it can be cut");
     let lost = place.open().load(&mut Lines::default()).expect("it is not damaged");
-    let lost = lost.expect("it is torn");
+    let (_, lost) = lost.expect("it is torn");
     assert_eq!(lost.keep_bytes, len - torn);
     let redis = place.redis();
     let mut client = redis.connect().expect("it answers");

@@ -229,7 +229,7 @@ impl Load for Last {
 }
 
 /// Loads what is there: the last number of all blocks, which must be without a gap.
-fn load(directory: &Directory<Forgetful>) -> (u64, Option<persist::aof::Torn>) {
+fn load(directory: &Directory<Forgetful>) -> (u64, Option<(String, persist::aof::Torn)>) {
     let mut last = Last(0);
     let torn = directory.load(&mut last);
     (last.0, torn.expect("no file is damaged, and none torn but the last"))

@@ -80,7 +80,14 @@ pub struct Directory<D> {
     disk: D,
     /// What all names begin with: `appendonly.aof`.
     name: String,
+    /// As it was last replaced with success. When that fails nobody knows which one is there: so
+    /// files have numbers that none had before, and what the other one may name stays.
     manifest: Manifest,
+    /// The highest numbers so far.
+    base_sequence: u64,
+    incremental_sequence: u64,
+    /// Files that only a manifest names that could not be replaced with success.
+    doubtful: Vec<File>,
 }
 
 impl<D: Disk> Directory<D> {
@@ -97,7 +104,16 @@ impl<D: Disk> Directory<D> {
         if let Some(missing) = manifest.files().find(|file| !names.contains(&file.name)) {
             return Err(OpenError::Missing(missing.name.clone()));
         }
-        Ok(Directory { disk, name: name.to_owned(), manifest })
+        let files = || manifest.files().chain(&manifest.history);
+        let highest = |kind: Kind| {
+            let of_kind = files().filter(|file| file.kind == kind || file.kind == Kind::History);
+            of_kind.map(|file| file.sequence).max().unwrap_or(0)
+        };
+        let (base_sequence, incremental_sequence) =
+            (highest(Kind::Base), highest(Kind::Incremental));
+        let name = name.to_owned();
+        let doubtful = Vec::new();
+        Ok(Directory { disk, name, manifest, base_sequence, incremental_sequence, doubtful })
     }
 
     pub fn manifest(&self) -> &Manifest {
@@ -121,17 +137,19 @@ impl<D: Disk> Directory<D> {
         self.manifest.base.as_ref().map(|base| self.disk.read(&base.name, 0)).transpose()
     }
 
-    /// Hands over what all files hold, in order. Answers where the last one is torn, if it is;
-    /// another torn file is an error.
-    pub fn load(&self, to: &mut impl Load) -> Result<Option<Torn>, OpenError> {
-        let mut torn: Option<(&File, Torn)> = None;
+    /// Hands over what all files hold, in order. Answers the file that is torn, if one is, and
+    /// where. Files behind it are empty: a manifest may name the next file before anybody goes on
+    /// in it. If they are not, that is an error.
+    pub fn load(&self, to: &mut impl Load) -> Result<Option<(String, Torn)>, OpenError> {
+        let mut torn: Option<(String, Torn)> = None;
         for file in self.manifest.files() {
-            if let Some((before, torn)) = torn {
-                return Err(OpenError::TornWithin(before.name.clone(), torn));
+            match torn {
+                Some(_) if self.disk.bytes(&file.name)? == 0 => {}
+                Some((before, torn)) => return Err(OpenError::TornWithin(before, torn)),
+                None => torn = self.load_file(file, to)?.map(|torn| (file.name.clone(), torn)),
             }
-            torn = self.load_file(file, to)?.map(|torn| (file, torn));
         }
-        Ok(torn.map(|(_, torn)| torn))
+        Ok(torn)
     }
 
     fn load_file(&self, file: &File, to: &mut impl Load) -> Result<Option<Torn>, OpenError> {
@@ -170,21 +188,20 @@ impl<D: Disk> Directory<D> {
         self.forget_history()
     }
 
-    /// The file that blocks are appended to: the last one, cut where it is torn, or a new one.
-    pub fn go_on(&mut self, torn: Option<Torn>) -> io::Result<D::File> {
-        match (self.manifest.incremental.last(), &self.manifest.base) {
-            (Some(last), _) => self.cut(last, torn),
-            (None, Some(base)) if torn.is_some() => {
-                // It is loaded again before the file that begins now.
-                self.cut(base, torn)?;
-                self.add_incremental()
-            }
-            (None, _) => self.add_incremental(),
+    /// The file that blocks are appended to: the last one, or a new one. The one that is torn is cut
+    /// there.
+    pub fn go_on(&mut self, torn: Option<(String, Torn)>) -> io::Result<D::File> {
+        let mut cut = None;
+        if let Some((name, torn)) = torn {
+            cut = Some((self.disk.extend(&name, torn.keep_bytes)?, name));
         }
-    }
-
-    fn cut(&self, file: &File, torn: Option<Torn>) -> io::Result<D::File> {
-        self.disk.extend(&file.name, torn.map_or(u64::MAX, |torn| torn.keep_bytes))
+        match self.manifest.incremental.last() {
+            Some(last) => match cut {
+                Some((file, name)) if name == last.name => Ok(file),
+                _ => self.disk.extend(&last.name, u64::MAX),
+            },
+            None => self.add_incremental(),
+        }
     }
 
     /// The last file again, cut off behind so many bytes: what was written behind them in vain
@@ -198,10 +215,10 @@ impl<D: Disk> Directory<D> {
     /// has to be written to the new base.
     pub fn begin_rewrite(&mut self, current: &mut D::File) -> io::Result<Rewrite<D::File>> {
         current.sync()?;
-        let incremental = self.add_incremental()?;
-        let sequence = self.manifest.incremental.last().map_or(1, |file| file.sequence);
         let temporary = format!("temp-{}.base", self.name);
         let base = self.disk.create(&temporary)?;
+        let incremental = self.add_incremental()?;
+        let sequence = self.manifest.incremental.last().map_or(1, |file| file.sequence);
         *current = incremental;
         Ok(Rewrite { base, temporary, sequence, anew: None })
     }
@@ -230,7 +247,8 @@ impl<D: Disk> Directory<D> {
         let Rewrite { mut base, temporary, sequence, anew } = rewrite;
         base.flush()?;
         base.sync()?;
-        let number = self.manifest.base.as_ref().map_or(0, |base| base.sequence) + 1;
+        self.base_sequence += 1;
+        let number = self.base_sequence;
         let ending = if is_rdb { "rdb" } else { "aof" };
         let name = format!("{}.{number}.base.{ending}", self.name);
         self.disk.rename(&temporary, &name)?;
@@ -239,10 +257,16 @@ impl<D: Disk> Directory<D> {
         let new = File { name, sequence: number, kind: Kind::Base };
         let gone = manifest.incremental.extract_if(.., |file| file.sequence < sequence);
         let gone: Vec<File> = manifest.base.replace(new).into_iter().chain(gone).collect();
-        manifest.incremental.extend(anew);
-        let history = gone.into_iter().map(|file| File { kind: Kind::History, ..file });
-        manifest.history.extend(history);
-        self.replace_manifest(manifest)
+        let gone = gone.into_iter().chain(self.doubtful.clone());
+        manifest.incremental.extend(anew.clone());
+        manifest.history.extend(gone.map(|file| File { kind: Kind::History, ..file }));
+        let base = manifest.base.clone();
+        let replaced = self.replace_manifest(manifest);
+        match replaced {
+            Ok(()) => self.doubtful.clear(),
+            Err(_) => self.doubtful.extend(base.into_iter().chain(anew)),
+        }
+        replaced
     }
 
     /// Ends a rewrite that failed. What it would have replaced is all there.
@@ -255,8 +279,9 @@ impl<D: Disk> Directory<D> {
         removed
     }
 
-    fn next_incremental(&self) -> File {
-        let sequence = self.manifest.incremental.last().map_or(0, |file| file.sequence) + 1;
+    fn next_incremental(&mut self) -> File {
+        self.incremental_sequence += 1;
+        let sequence = self.incremental_sequence;
         let name = format!("{}.{sequence}.incr.aof", self.name);
         File { name, sequence, kind: Kind::Incremental }
     }
@@ -266,9 +291,14 @@ impl<D: Disk> Directory<D> {
         let file = self.disk.create(&added.name)?;
         self.disk.sync_names()?;
         let mut manifest = self.manifest.clone();
-        manifest.incremental.push(added);
-        self.replace_manifest(manifest)?;
-        Ok(file)
+        manifest.incremental.push(added.clone());
+        match self.replace_manifest(manifest) {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                self.doubtful.push(added);
+                Err(error)
+            }
+        }
     }
 
     fn replace_manifest(&mut self, manifest: Manifest) -> io::Result<()> {

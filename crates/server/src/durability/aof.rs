@@ -82,7 +82,7 @@ impl Aof {
     pub fn start(
         &self,
         server: &Arc<Server>,
-        loaded: Option<(Directory<Folder>, Option<Torn>)>,
+        loaded: Option<(Directory<Folder>, Option<(String, Torn)>)>,
     ) -> Result<(), String> {
         journal::connect(&self.journal, &server.engine);
         let waker = server.clone();

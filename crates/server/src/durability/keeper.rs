@@ -8,6 +8,9 @@
 //!
 //! Generic over the disk, so that tests can put one in its place that fails.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -117,6 +120,7 @@ pub struct Keeper<D: Disk> {
     trouble_logged: Option<Instant>,
     /// The batch at hand has an order that makes what comes before it needless.
     is_overtaken: bool,
+    retry_period: Duration,
 }
 
 impl<D: Disk> Keeper<D> {
@@ -151,6 +155,7 @@ impl<D: Disk> Keeper<D> {
             auto_rewrite_from: now,
             trouble_logged: None,
             is_overtaken: false,
+            retry_period: RETRY_PERIOD,
         }
     }
 
@@ -203,7 +208,9 @@ impl<D: Disk> Keeper<D> {
             Appendfsync::Everysec => self.unsynced_since.map(|_| self.last_sync + SYNC_PERIOD),
             _ => None,
         };
-        [sync, self.needs_rewrite_at].into_iter().flatten().min()
+        let is_rewriting = self.report.is_rewriting.load(Ordering::Relaxed);
+        let rewrite = self.needs_rewrite_at.filter(|_| !is_rewriting);
+        [sync, rewrite].into_iter().flatten().min()
     }
 
     /// Syncs when, as things are.
@@ -276,8 +283,12 @@ impl<D: Disk> Keeper<D> {
     fn write_or_wait(&mut self) {
         while let Err(error) = self.write() {
             self.deny(&error, "writing");
+            if self.is_provisional || matches!(self.file, File::Lost) {
+                self.lose();
+                return;
+            }
             // Only orders can change what is to be done.
-            let patience = if self.is_overtaken { Duration::ZERO } else { RETRY_PERIOD };
+            let patience = if self.is_overtaken { Duration::ZERO } else { self.retry_period };
             let orders = self.journal.orders_within(patience, Order::overtakes);
             if self.is_overtaken || orders.contains_overtaking {
                 self.lose();
@@ -291,13 +302,17 @@ impl<D: Disk> Keeper<D> {
 
     fn write(&mut self) -> io::Result<()> {
         if let (File::Frayed, Some(directory)) = (&self.file, &self.directory) {
-            self.file = File::Open(directory.cut_back(&self.name, self.file_bytes)?);
+            let cut = directory.cut_back(&self.name, self.file_bytes);
+            self.file = File::Lost;
+            self.file = File::Open(cut?);
         }
         if let File::Open(file) = &mut self.file
             && !self.out.is_empty()
         {
             if let Err(error) = file.write_all(&self.out) {
-                self.file = File::Frayed;
+                // Nobody else will ask whether what was written before is safe.
+                let is_safe = self.unsynced_since.is_none() || file.sync().is_ok();
+                self.file = if is_safe { File::Frayed } else { File::Lost };
                 return Err(error);
             }
             let bytes = self.out.len() as u64;
@@ -348,8 +363,11 @@ impl<D: Disk> Keeper<D> {
             );
             self.trouble_logged = Some(now);
         }
-        self.report.has_failed.store(true, Ordering::Relaxed);
-        self.wake(self.journal.deny(text));
+        // Where there is no log yet, none is needed.
+        if self.report.is_on.load(Ordering::Relaxed) {
+            self.report.has_failed.store(true, Ordering::Relaxed);
+            self.wake(self.journal.deny(text));
+        }
     }
 
     /// The file is not trusted any more: the data is to be written anew.

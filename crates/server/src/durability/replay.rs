@@ -53,7 +53,10 @@ fn adopt(directory: &mut Directory<Folder>, path: &Path, name: &str) -> std::io:
 }
 
 /// Loads the files. Answers where they are torn, if they are. The error is for the user.
-pub fn load(server: &Server, directory: &Directory<Folder>) -> Result<Option<Torn>, String> {
+pub fn load(
+    server: &Server,
+    directory: &Directory<Folder>,
+) -> Result<Option<(String, Torn)>, String> {
     let config = server.config.current();
     let started = Instant::now();
     let worker = server.own_worker();
@@ -88,7 +91,7 @@ pub fn load(server: &Server, directory: &Directory<Folder>) -> Result<Option<Tor
     if errors > 0 {
         crate::log_warning!("{errors} commands of the append-only files answered errors");
     }
-    if let Some(Torn { dropped_bytes, dropped_commands, keep_bytes }) = torn {
+    if let Some((name, Torn { dropped_bytes, dropped_commands, keep_bytes })) = &torn {
         if !config.aof_load_truncated {
             return Err(format!(
                 "Unexpected end of file reading the append only file: {dropped_bytes} bytes behind \
@@ -98,7 +101,7 @@ pub fn load(server: &Server, directory: &Directory<Folder>) -> Result<Option<Tor
             ));
         }
         crate::log_warning!(
-            "The last AOF file ends in the middle of a block: it is truncated to {keep_bytes} \
+            "The AOF file {name} ends in the middle of a block: it is truncated to {keep_bytes} \
              bytes, {dropped_bytes} bytes and {dropped_commands} commands are lost"
         );
     }
