@@ -266,7 +266,7 @@ impl Aof {
         };
         drop(answer);
         self.is_scheduled.store(false, Ordering::Release);
-        let snapshot = moment.snapshot(server.clone(), true);
+        let snapshot = moment.snapshot(server, true);
         let mut rewrite = gone(answered.recv())??;
         let incremental = server.config.current().aof_rewrite_incremental_fsync;
         let file = &mut rewrite.base;
