@@ -459,6 +459,19 @@ impl Entry {
         true
     }
 
+    /// Adds to the number of an integer string in place; `None`, and nothing is changed, if it is
+    /// no integer or the sum is none.
+    #[inline]
+    pub fn add_to_int(&mut self, by: i64) -> Option<i64> {
+        if self.kind() != KIND_INT {
+            return None;
+        }
+        // SAFETY: the kind is an integer.
+        let sum = unsafe { self.payload_at().cast::<i64>().read() }.checked_add(by)?;
+        self.write_int(sum);
+        Some(sum)
+    }
+
     fn write_int(&mut self, value: i64) {
         // SAFETY: the kind is an integer and `&mut self` is exclusive.
         unsafe { self.payload_at().cast::<i64>().write(value) };

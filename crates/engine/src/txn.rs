@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use crate::change::{Change, Changes, Record};
 use crate::engine::Engine;
 use crate::entry::{Entry, EntryRef, ValueRef};
-use crate::shard::{ShardData, same};
+use crate::shard::{SHARDS, ShardData, same};
 use crate::snapshot::Epoch;
 use crate::sync::RawMutex;
 use crate::undo::Recorder;
@@ -48,9 +48,21 @@ impl Plan {
 
     /// Sorts and deduplicates.
     pub fn shards(mut shards: SmallVec<[u16; 4]>) -> Plan {
-        if shards.len() > 1 {
-            shards.sort_unstable();
-            shards.dedup();
+        match bits_of(&shards) {
+            Some(bits) => {
+                shards.clear();
+                for (word, &bits) in bits.iter().enumerate() {
+                    let mut left = bits;
+                    while left != 0 {
+                        shards.push((word * 64) as u16 + left.trailing_zeros() as u16);
+                        left &= left - 1;
+                    }
+                }
+            }
+            None => {
+                shards.sort_unstable();
+                shards.dedup();
+            }
         }
         Plan::Shards(shards)
     }
@@ -92,10 +104,18 @@ struct Found {
     slot: *const Entry,
     /// The undo log has all of what it was.
     is_saved: bool,
+    /// It is an integer, and whatever a change of it needs beside the number is done.
+    is_counter: bool,
 }
 
 impl Found {
-    const NOTHING: Found = Found { db: 0, hash: 0, slot: std::ptr::null(), is_saved: false };
+    const NOTHING: Found = Found {
+        db: 0,
+        hash: 0,
+        slot: std::ptr::null(),
+        is_saved: false,
+        is_counter: false,
+    };
 }
 
 /// The guard. Dropping it releases the locks; `commit` does so and hands over the effects. While
@@ -129,8 +149,12 @@ pub struct Txn<'e> {
     run: u64,
     hashed: Hashed,
     found: Cell<Found>,
+    /// What was found last is the entry of the key hashed last.
+    is_hashed: Cell<bool>,
     /// A shard that is held; a guess that spares a search.
     held_last: u16,
+    /// The shards held, a bit each, if they are many.
+    held_bits: Option<Box<[u64; SHARDS / 64]>>,
     locked: bool,
 }
 
@@ -156,6 +180,10 @@ impl<'e> Txn<'e> {
         if let Plan::Shards(shards) = &plan {
             lock_all(engine, shards, patience)?;
         }
+        let held_bits = match &plan {
+            Plan::Shards(shards) => bits_of(shards),
+            Plan::Exclusive | Plan::Walk => None,
+        };
         Ok(Txn {
             engine,
             worker,
@@ -175,7 +203,9 @@ impl<'e> Txn<'e> {
             run: 0,
             hashed: Hashed::NONE,
             found: Cell::new(Found::NOTHING),
+            is_hashed: Cell::new(false),
             held_last: u16::MAX,
+            held_bits,
             locked: true,
         })
     }
@@ -205,6 +235,7 @@ impl<'e> Txn<'e> {
         if let Plan::Shards(held) = &mut self.plan {
             held.extend(missing);
             held.sort_unstable();
+            self.held_bits = bits_of(held);
         }
         true
     }
@@ -216,10 +247,12 @@ impl<'e> Txn<'e> {
         let (address, len) = (key.as_ptr().addr(), key.len());
         if let Some(Found { hash, .. }) = self.found_last(key) {
             self.hashed = Hashed { address, len, hash };
+            self.is_hashed.set(true);
             return true;
         }
         let hash = self.engine.hash(key);
         self.hashed = Hashed { address, len, hash };
+        self.is_hashed.set(false);
         let shard = Engine::shard_of(hash);
         let holds = self.holds(shard);
         if holds && self.plan != Plan::Walk {
@@ -235,16 +268,25 @@ impl<'e> Txn<'e> {
 
     #[inline]
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {
-        // No slice is at address 0.
-        if key.as_ptr().addr() == self.hashed.address && key.len() == self.hashed.len {
-            return self.hashed.hash;
+        match self.is_expected(key) {
+            true => self.hashed.hash,
+            false => self.engine.hash(key),
         }
-        self.engine.hash(key)
+    }
+
+    /// Whether this is the key of `expect_key`.
+    #[inline]
+    fn is_expected(&self, key: &[u8]) -> bool {
+        // No slice is at address 0.
+        key.as_ptr().addr() == self.hashed.address && key.len() == self.hashed.len
     }
 
     #[inline]
     fn found_last(&self, key: &[u8]) -> Option<Found> {
         let found = self.found.get();
+        if self.is_hashed.get() && self.is_expected(key) {
+            return (found.db == self.db && !found.slot.is_null()).then_some(found);
+        }
         // SAFETY: it was found in a shard that this transaction still holds, and whatever may move
         // or free entries goes through `shard_mut`, which forgets it.
         let entry = unsafe { found.slot.as_ref() }?;
@@ -282,9 +324,35 @@ impl<'e> Txn<'e> {
         }
         let entry = self.shard(Engine::shard_of(hash)).db(self.db)?.find(hash, key)?;
         if self.run != 0 {
-            self.found.set(Found { db: self.db, hash, slot: entry, is_saved: false });
+            self.found.set(Found { db: self.db, hash, slot: entry, ..Found::NOTHING });
+            self.is_hashed.set(self.is_expected(key));
         }
         Some(entry)
+    }
+
+    /// The key's entry if it was counted before in this transaction and needs no care.
+    #[inline]
+    pub(crate) fn counter(&self, key: &[u8]) -> Option<EntryRef> {
+        let found = self.found_last(key).filter(|found| found.is_counter)?;
+        // SAFETY: as in `found_last`.
+        unsafe { found.slot.as_ref() }.map(Entry::address)
+    }
+
+    /// This integer was counted. If nobody else watches its shard and it is saved, as far as that
+    /// is needed, the next time is only about the number: its expiry and clock are those of now.
+    #[inline]
+    pub(crate) fn note_counted(&self, hash: u64, entry: EntryRef) {
+        let found = self.found.get();
+        let is_counter = (found.is_saved || !self.is_recording())
+            && !found.is_counter
+            && !self.logs
+            && !self.worker.settings.policy.is_lfu()
+            && !self.shard(Engine::shard_of(hash)).is_observed
+            // SAFETY: as in `found_last`.
+            && unsafe { found.slot.as_ref() }.map(Entry::address) == Some(entry);
+        if is_counter {
+            self.found.set(Found { is_counter: true, ..found });
+        }
     }
 
     /// The shards held now, ascending; none of an exclusive plan.
@@ -381,6 +449,7 @@ impl<'e> Txn<'e> {
     /// Logs the changes from here on, though nobody else may want to know. Answers a mark.
     pub(crate) fn start_logging(&mut self) -> usize {
         self.logs = true;
+        self.forget_found();
         self.mark_changes()
     }
 
@@ -500,8 +569,13 @@ impl<'e> Txn<'e> {
         match &self.plan {
             Plan::Exclusive => true,
             Plan::Walk => self.walking == Some(shard),
-            Plan::Shards(held) if held.len() <= 8 => held.contains(&shard),
-            Plan::Shards(held) => held.binary_search(&shard).is_ok(),
+            Plan::Shards(held) => match &self.held_bits {
+                None => held.contains(&shard),
+                Some(bits) => {
+                    let word = bits.get(usize::from(shard) / 64);
+                    word.is_some_and(|word| word >> (shard % 64) & 1 == 1)
+                }
+            },
         }
     }
 
@@ -615,6 +689,20 @@ impl<'e> Txn<'e> {
                 .get(&(self.db, Box::from(key)))
                 .is_some_and(|queue| queue.iter().any(|waiter| !waiter.is_done()))
     }
+}
+
+/// More shards than these are found by their bits.
+const LINEAR_SHARDS_MAX: usize = 8;
+
+#[inline]
+fn bits_of(shards: &[u16]) -> Option<Box<[u64; SHARDS / 64]>> {
+    (shards.len() > LINEAR_SHARDS_MAX).then(|| {
+        let mut bits = Box::new([0; SHARDS / 64]);
+        for &shard in shards {
+            bits[usize::from(shard) / 64] |= 1 << (shard % 64);
+        }
+        bits
+    })
 }
 
 /// Locks a shard; false when it could not be had in time.

@@ -265,6 +265,14 @@ impl<'e> Txn<'e> {
     /// Adds to an integer string where it stands, creating it from 0 if need be; the expiry
     /// stays. One lookup and no allocation when the key holds an integer.
     pub fn increment(&mut self, key: &[u8], by: i64) -> Result<i64, NotIncremented> {
+        if let Some(mut at) = self.counter(key) {
+            // SAFETY: found in this transaction and not moved since.
+            let entry = unsafe { at.entry_mut() };
+            if let Some(sum) = entry.add_to_int(by) {
+                self.effects.dirty += 1;
+                return Ok(sum);
+            }
+        }
         let hash = self.hash(key);
         if let Some(entry) = self.find(hash, key)
             && let ValueRef::Str(Str::Int(stored)) = entry.get()
@@ -278,6 +286,7 @@ impl<'e> Txn<'e> {
             // SAFETY: found above, and a note moves no entry of a table.
             unsafe { at.entry_mut() }.overwrite_int(sum);
             self.changed_to(hash, key, sum);
+            self.note_counted(hash, at);
             return Ok(sum);
         }
         let (stored, expire) = match self.meet(hash, key) {

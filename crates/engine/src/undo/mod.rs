@@ -50,7 +50,7 @@ enum Saved {
     /// An integer and its expiry.
     Int(i64, Option<i64>),
     /// A string short enough to be copied into the record, and its expiry.
-    Text(Small, Option<i64>),
+    Text(Text, Option<i64>),
     /// A copy of a small collection, and its expiry.
     Collection(Collection, Option<i64>),
     /// The same value with this expiry.
@@ -73,8 +73,33 @@ struct Record {
     db: u32,
     /// Another record of the segment with the same hash.
     next: u32,
-    key: Small,
+    key: Text,
     saved: Saved,
+}
+
+/// A place in the texts of a log.
+#[derive(Clone, Copy)]
+struct Text {
+    at: usize,
+    len: usize,
+}
+
+/// Keys and short strings of a log, one behind the other.
+#[derive(Default)]
+struct Texts(Vec<u8>);
+
+impl Texts {
+    #[inline]
+    fn add(&mut self, text: &[u8]) -> Text {
+        let at = self.0.len();
+        self.0.extend_from_slice(text);
+        Text { at, len: text.len() }
+    }
+
+    #[inline]
+    fn get(&self, text: Text) -> &[u8] {
+        &self.0[text.at..text.at + text.len]
+    }
 }
 
 /// A change of more than one key.
@@ -96,6 +121,7 @@ enum Barrier {
 #[derive(Default)]
 pub(crate) struct Recorder {
     records: Vec<Record>,
+    texts: Texts,
     /// With the number of records before each.
     barriers: Vec<(usize, Barrier)>,
     /// First record of the current segment.
@@ -136,8 +162,9 @@ fn index_key(hash: u64, db: u32) -> u64 {
 
 impl Recorder {
     fn find(&self, hash: u64, db: u32, key: &[u8]) -> Option<usize> {
-        let is_it =
-            |record: &Record| record.hash == hash && record.db == db && same(&record.key, key);
+        let is_it = |record: &Record| {
+            record.hash == hash && record.db == db && same(self.texts.get(record.key), key)
+        };
         let segment = &self.records[self.segment..];
         if segment.len() <= LINEAR_MAX {
             return segment.iter().position(is_it).map(|at| self.segment + at);
@@ -155,8 +182,8 @@ impl Recorder {
     /// Adds a record of a key that has none in this segment.
     fn push(&mut self, hash: u64, db: u32, key: &[u8], saved: Saved) -> usize {
         let at = self.records.len();
-        let key = Small::from_slice(key);
-        self.bytes += size_of::<Record>() + if key.spilled() { key.len() } else { 0 };
+        self.bytes += size_of::<Record>() + key.len();
+        let key = self.texts.add(key);
         self.records.push(Record { hash, db, next: NONE, key, saved });
         if at - self.segment >= LINEAR_MAX {
             let unseen = if self.index.is_empty() { self.segment } else { at };
@@ -197,6 +224,8 @@ impl Recorder {
                 engine.let_go(taken.into_iter().map(|(_, _, db)| db).collect(), removed);
             }
         }
+        self.texts.0.clear();
+        self.texts.0.shrink_to(KEPT_MAX * SMALL_BYTES);
         self.records.shrink_to(KEPT_MAX);
         self.barriers.shrink_to(KEPT_MAX);
         if self.index.capacity() > 2 * KEPT_MAX {
@@ -324,7 +353,7 @@ impl Txn<'_> {
         let home = self.db;
         loop {
             let first = log.barriers.last().map_or(0, |(first, _)| *first);
-            self.restore_all(&mut log.records, first);
+            self.restore_all(&mut log.records, &log.texts, first);
             let Some((_, barrier)) = log.barriers.pop() else { break };
             self.undo_barrier(barrier);
         }
@@ -372,7 +401,7 @@ impl Txn<'_> {
     /// Restores the records from `first` on. The memory that each will touch is asked for while
     /// those before it are restored, or the locks would be held for one cache miss after the
     /// other.
-    fn restore_all(&mut self, records: &mut Vec<Record>, first: usize) {
+    fn restore_all(&mut self, records: &mut Vec<Record>, texts: &Texts, first: usize) {
         let mut ahead: Vec<(u64, u32)> = Vec::new();
         if records.len() - first > AHEAD {
             ahead.extend(records[first..].iter().map(|record| (record.hash, record.db)));
@@ -387,7 +416,7 @@ impl Txn<'_> {
                     keys.prefetch_values(hash);
                 });
             }
-            self.restore(record);
+            self.restore(record, texts);
         }
     }
 
@@ -395,37 +424,38 @@ impl Txn<'_> {
         self.shard(Engine::shard_of(hash)).db(db).map(|tables| &tables.keys)
     }
 
-    fn restore(&mut self, record: Record) {
+    fn restore(&mut self, record: Record, texts: &Texts) {
         let Record { hash, db, key, saved, .. } = record;
+        let key = texts.get(key);
         self.db = db;
         let (engine, limits) = (self.engine, self.limits());
         let entry = match saved {
             Saved::Absent => {
                 let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
-                if let Some(now) = tables.remove(&engine.hasher, hash, &key) {
+                if let Some(now) = tables.remove(&engine.hasher, hash, key) {
                     engine.discard(now);
                 }
                 return;
             }
             Saved::Expiry(when) => {
                 let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
-                tables.set_expire(&engine.hasher, hash, &key, when);
+                tables.set_expire(&engine.hasher, hash, key, when);
                 return;
             }
             Saved::Deltas(mut deltas) => {
                 let when = deltas.expire_at_ms.take();
                 let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
-                let entry = tables.find_mut(hash, &key).expect("what has deltas is still there");
+                let entry = tables.find_mut(hash, key).expect("what has deltas is still there");
                 deltas.undo(entry, limits);
                 if let Some(when) = when {
-                    tables.set_expire(&engine.hasher, hash, &key, when);
+                    tables.set_expire(&engine.hasher, hash, key, when);
                 }
                 return;
             }
             Saved::Entry(entry) => entry,
-            Saved::Int(number, expire) => Entry::value(&key, Value::Int(number), expire),
-            Saved::Text(text, expire) => Entry::value(&key, Value::Bytes(text.to_vec()), expire),
-            Saved::Collection(collection, expire) => Entry::value(&key, collection.into(), expire),
+            Saved::Int(number, expire) => Entry::value(key, Value::Int(number), expire),
+            Saved::Text(text, expire) => Entry::value(key, Value::Bytes(texts.get(text).to_vec()), expire),
+            Saved::Collection(collection, expire) => Entry::value(key, collection.into(), expire),
             Saved::Parted(mut entry, deltas) => {
                 deltas.undo(&mut entry, limits);
                 entry
@@ -519,7 +549,8 @@ impl Txn<'_> {
         let saved = match entry.get() {
             ValueRef::Str(Str::Int(number)) => Saved::Int(number, expire),
             ValueRef::Str(Str::Bytes(text)) if text.len() <= SMALL_BYTES && !entry.is_raw() => {
-                Saved::Text(Small::from_slice(text), expire)
+                log.bytes += text.len();
+                Saved::Text(log.texts.add(text), expire)
             }
             _ => return false,
         };
