@@ -109,13 +109,8 @@ struct Found {
 }
 
 impl Found {
-    const NOTHING: Found = Found {
-        db: 0,
-        hash: 0,
-        slot: std::ptr::null(),
-        is_saved: false,
-        is_counter: false,
-    };
+    const NOTHING: Found =
+        Found { db: 0, hash: 0, slot: std::ptr::null(), is_saved: false, is_counter: false };
 }
 
 /// The guard. Dropping it releases the locks; `commit` does so and hands over the effects. While
@@ -284,8 +279,10 @@ impl<'e> Txn<'e> {
     #[inline]
     fn found_last(&self, key: &[u8]) -> Option<Found> {
         let found = self.found.get();
-        if self.is_hashed.get() && self.is_expected(key) {
-            return (found.db == self.db && !found.slot.is_null()).then_some(found);
+        if self.is_expected(key) {
+            // Compared already.
+            let is_it = self.is_hashed.get() && found.db == self.db && !found.slot.is_null();
+            return is_it.then_some(found);
         }
         // SAFETY: it was found in a shard that this transaction still holds, and whatever may move
         // or free entries goes through `shard_mut`, which forgets it.

@@ -15,8 +15,6 @@
 mod deltas;
 mod trial;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 
 use ahash::AHashSet;
@@ -38,7 +36,7 @@ const LINEAR_MAX: usize = 8;
 const KEPT_MAX: usize = 1024;
 /// How many records ahead memory is asked for while a log is undone.
 const AHEAD: usize = 16;
-/// The end of a chain of records.
+/// No record.
 const NONE: u32 = u32::MAX;
 
 /// What a key was.
@@ -71,8 +69,6 @@ impl Saved {
 struct Record {
     hash: u64,
     db: u32,
-    /// Another record of the segment with the same hash.
-    next: u32,
     key: Text,
     saved: Saved,
 }
@@ -126,8 +122,8 @@ pub(crate) struct Recorder {
     barriers: Vec<(usize, Barrier)>,
     /// First record of the current segment.
     segment: usize,
-    /// Hash of a key to the latest record of the segment with it, once there are many.
-    index: HashMap<u64, u32, BuildHasherDefault<AlreadyHashed>>,
+    /// The records of the segment, once there are many.
+    index: Index,
     bytes: usize,
     /// Effects when the recording began.
     dirty: u64,
@@ -138,26 +134,70 @@ pub(crate) struct Recorder {
     marks: AHashSet<KeyName>,
 }
 
-/// Takes hashes as they are.
+/// Numbers of records by the hash of their keys: open addressing, at most half full.
 #[derive(Default)]
-struct AlreadyHashed(u64);
-
-impl Hasher for AlreadyHashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("hashes are numbers")
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
+struct Index {
+    /// `NONE` where none is; a power of two of them, or none at all.
+    slots: Vec<u32>,
+    used: usize,
 }
 
-fn index_key(hash: u64, db: u32) -> u64 {
-    hash ^ u64::from(db)
+impl Index {
+    const SLOTS_MIN: usize = 64;
+
+    /// Those that may have this hash.
+    #[inline]
+    fn candidates(&self, hash: u64) -> impl Iterator<Item = usize> {
+        let mut at = self.home(hash);
+        std::iter::from_fn(move || {
+            let number = *self.slots.get(at)?;
+            at = (at + 1) & (self.slots.len() - 1);
+            (number != NONE).then_some(number as usize)
+        })
+    }
+
+    /// The low bits say the shard: keys that a script touches may have them in common.
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        (hash >> 16) as usize & self.slots.len().wrapping_sub(1)
+    }
+
+    /// Adds the last of these records, and if it is empty all those of the segment.
+    #[inline]
+    fn add(&mut self, records: &[Record], segment: usize) {
+        if self.used == 0 || 2 * (self.used + 1) > self.slots.len() {
+            self.rebuild(records, segment);
+        } else {
+            self.put(records, records.len() - 1);
+        }
+    }
+
+    #[inline]
+    fn put(&mut self, records: &[Record], number: usize) {
+        let mut at = self.home(records[number].hash);
+        while self.slots[at] != NONE {
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        self.slots[at] = number as u32;
+        self.used += 1;
+    }
+
+    #[cold]
+    fn rebuild(&mut self, records: &[Record], segment: usize) {
+        let slots = (4 * (records.len() - segment)).next_power_of_two();
+        self.clear();
+        self.slots.resize(slots.max(Self::SLOTS_MIN).max(self.slots.len()), NONE);
+        for number in segment..records.len() {
+            self.put(records, number);
+        }
+    }
+
+    fn clear(&mut self) {
+        if self.used > 0 {
+            self.slots.fill(NONE);
+            self.used = 0;
+        }
+    }
 }
 
 impl Recorder {
@@ -169,14 +209,7 @@ impl Recorder {
         if segment.len() <= LINEAR_MAX {
             return segment.iter().position(is_it).map(|at| self.segment + at);
         }
-        let mut at = self.index.get(&index_key(hash, db)).copied().unwrap_or(NONE);
-        while at != NONE {
-            if is_it(&self.records[at as usize]) {
-                return Some(at as usize);
-            }
-            at = self.records[at as usize].next;
-        }
-        None
+        self.index.candidates(hash).find(|&at| is_it(&self.records[at]))
     }
 
     /// Adds a record of a key that has none in this segment.
@@ -184,14 +217,10 @@ impl Recorder {
         let at = self.records.len();
         self.bytes += size_of::<Record>() + key.len();
         let key = self.texts.add(key);
-        self.records.push(Record { hash, db, next: NONE, key, saved });
+        self.records.push(Record { hash, db, key, saved });
         if at - self.segment >= LINEAR_MAX {
-            let unseen = if self.index.is_empty() { self.segment } else { at };
-            for (at, record) in self.records.iter_mut().enumerate().skip(unseen) {
-                let before = self.index.insert(index_key(record.hash, record.db), at as u32);
-                record.next = before.unwrap_or(NONE);
-            }
-            self.bytes += 2 * size_of::<(u64, u32)>();
+            self.index.add(&self.records, self.segment);
+            self.bytes += 4 * size_of::<u32>();
         }
         at
     }
@@ -228,8 +257,8 @@ impl Recorder {
         self.texts.0.shrink_to(KEPT_MAX * SMALL_BYTES);
         self.records.shrink_to(KEPT_MAX);
         self.barriers.shrink_to(KEPT_MAX);
-        if self.index.capacity() > 2 * KEPT_MAX {
-            self.index = HashMap::default();
+        if self.index.slots.len() > 4 * KEPT_MAX {
+            self.index = Index::default();
         }
         self.index.clear();
         self.marks.clear();
@@ -454,7 +483,9 @@ impl Txn<'_> {
             }
             Saved::Entry(entry) => entry,
             Saved::Int(number, expire) => Entry::value(key, Value::Int(number), expire),
-            Saved::Text(text, expire) => Entry::value(key, Value::Bytes(texts.get(text).to_vec()), expire),
+            Saved::Text(text, expire) => {
+                Entry::value(key, Value::Bytes(texts.get(text).to_vec()), expire)
+            }
             Saved::Collection(collection, expire) => Entry::value(key, collection.into(), expire),
             Saved::Parted(mut entry, deltas) => {
                 deltas.undo(&mut entry, limits);
