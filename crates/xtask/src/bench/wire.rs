@@ -47,6 +47,7 @@ const DIGITS: usize = 12;
 
 /// An encoded command with slots of twelve digits. A fixed width keeps the lengths in the
 /// encoding right and makes a copy one memcpy.
+#[derive(Clone)]
 pub struct Template {
     bytes: Vec<u8>,
     slots: Vec<(usize, u64)>,
