@@ -584,6 +584,13 @@ impl Entry {
         unsafe { dealloc(this.0.as_ptr().cast(), layout.unwrap_unchecked()) };
     }
 
+    /// Asks for its memory: the key and what stands beside it.
+    pub(crate) fn prefetch(&self) {
+        let at = self.0.as_ptr().cast::<u8>().cast_const();
+        data::prefetch(at);
+        data::prefetch(at.wrapping_add(64));
+    }
+
     /// Address, for the index of keys with an expiry.
     pub(crate) fn address(&self) -> EntryRef {
         EntryRef(self.0)

@@ -29,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use data::Encoding;
+use smallvec::SmallVec;
 
 use crate::engine::Engine;
 use crate::entry::{EPOCH, Entry, Str, ValueRef};
@@ -39,6 +40,9 @@ use crate::worker::Worker;
 
 /// How long a step waits for a shard before it goes to the next.
 const PATIENCE: Duration = Duration::from_millis(1);
+
+/// Entries that are saved between two questions whether it is enough.
+const TOGETHER: usize = 32;
 
 /// Beside the epoch's bit: there is a snapshot.
 const RUNNING: u32 = 1;
@@ -256,20 +260,29 @@ impl Db {
     ) -> Saved {
         let Saving { is_due, db, cursor } = &mut self.saving;
         while *is_due {
-            let mut saved = Saved::Whole;
-            let next = self.keys.scan(*cursor, |entry| {
-                if entry.epoch() == epoch.bit() {
-                    return;
+            // Some at once, whose memory is on its way while those before them are saved.
+            let mut entries: SmallVec<[&Entry; 64]> = SmallVec::new();
+            let mut next = *cursor;
+            while entries.len() < TOGETHER {
+                next = self.keys.scan(next, |entry| {
+                    entry.prefetch();
+                    entries.push(entry);
+                });
+                if next == 0 {
+                    break;
                 }
+            }
+            let mut saved = Saved::Whole;
+            for entry in entries.into_iter().filter(|entry| entry.epoch() != epoch.bit()) {
                 match image.save_some(worker, *db, entry) {
                     Saved::Whole => entry.set_epoch(epoch.bit()),
                     Saved::Partly => saved = Saved::Partly,
                     Saved::Later if saved == Saved::Whole => saved = Saved::Later,
                     Saved::Later => {}
                 }
-            });
+            }
             if saved != Saved::Whole {
-                // The same bucket once more.
+                // The same ones once more.
                 return saved;
             }
             *cursor = next;

@@ -159,7 +159,7 @@ fn a_snapshot_is_what_was_there_when_it_began() {
         let is_calm = rng.u8(..5) == 0;
         let pace = 1 + rng.usize(..400);
         'walk: loop {
-            for _ in 0..rng.usize(..pace) {
+            for _ in 0..rng.usize(..=pace) {
                 let mut asked = 0;
                 let most = rng.usize(..6);
                 let is_enough = || {
