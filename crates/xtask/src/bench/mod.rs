@@ -6,6 +6,7 @@
 mod load;
 mod measure;
 mod parallel;
+mod persist;
 mod plot;
 mod report;
 mod server;
@@ -24,6 +25,7 @@ use server::{Config, Server};
 use workloads::{Group, SCRIPTS};
 
 const USAGE: &str = "usage: cargo xtask bench [options]
+       cargo xtask bench persist [options]   (snapshots, files; see its --help)
   --only NAME     only workloads whose name begins with NAME, in any case; may be repeated;
                   `commands`, `scripts`, `parallel` and `memory` name whole groups
   --pipeline N    only this depth
@@ -51,6 +53,9 @@ struct Options {
 /// # Errors
 /// Bad arguments, or a server that does not start.
 pub fn main(args: &[String]) -> Result<bool, String> {
+    if args.first().is_some_and(|arg| arg == "persist") {
+        return persist::main(&args[1..]);
+    }
     let Some(options) = parse(args)? else {
         println!("{USAGE}");
         return Ok(true);
@@ -222,6 +227,7 @@ fn configs(options: &Options, luar: &Path) -> Result<Vec<Config>, String> {
         name,
         binary: binary.to_path_buf(),
         workers,
+        args: Vec::new(),
     };
     let mut configs = vec![config("redis".to_owned(), &options.redis, None)];
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

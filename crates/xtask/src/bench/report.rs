@@ -145,7 +145,8 @@ pub fn page(setting: &Setting, rows: &[Row], memory: &[MemoryRow], notes: &str) 
     let _ = writeln!(
         page,
         "Written by `cargo xtask bench`, which runs a Redis and Luar side by side on one machine. \
-         Change the bench, not this page.\n"
+         Change the bench, not this page. \
+         Files and snapshots: [benchmarks-persistence.md](benchmarks-persistence.md).\n"
     );
     let _ = writeln!(page, "- {}", setting.machine);
     for version in &setting.versions {

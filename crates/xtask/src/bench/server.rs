@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::wire;
 
-const START_DEADLINE: Duration = Duration::from_secs(10);
+/// It may have to load gigabytes.
+const START_DEADLINE: Duration = Duration::from_secs(120);
 const REPLY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How to start a server.
@@ -23,6 +24,8 @@ pub struct Config {
     pub binary: PathBuf,
     /// Luar's `--workers`; `None` leaves the server's default. Redis has no such option.
     pub workers: Option<usize>,
+    /// What else it is to be given.
+    pub args: Vec<String>,
 }
 
 pub struct Server {
@@ -56,6 +59,7 @@ impl Server {
         if let Some(workers) = config.workers {
             command.args(["--workers", &workers.to_string()]);
         }
+        command.args(&config.args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command
             .spawn()
