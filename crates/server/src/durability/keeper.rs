@@ -441,7 +441,11 @@ impl<D: Disk> Keeper<D> {
             // What comes behind counts only with what came before.
             match self.write() {
                 Ok(()) => self.sync(),
-                Err(_) => self.lose(),
+                Err(error) => {
+                    // What it lacks is in no other file: nobody is to be told that it is safe.
+                    self.deny(&error, "writing");
+                    self.lose();
+                }
             }
         }
         let Some(directory) = &mut self.directory else {
@@ -478,7 +482,11 @@ impl<D: Disk> Keeper<D> {
             // It counts only with its beginning.
             match self.write() {
                 Ok(()) => self.sync(),
-                Err(_) => self.lose(),
+                Err(error) => {
+                    // What it lacks is in no other file: nobody is to be told that it is safe.
+                    self.deny(&error, "writing");
+                    self.lose();
+                }
             }
         }
         let (Some(directory), File::Open(_) | File::Frayed) = (&mut self.directory, &self.file)
