@@ -32,6 +32,9 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 
 pub type AofJournal = Journal<Order<Folder>>;
 
+/// Files that were loaded, and where one of them is torn.
+pub type Loaded = (Directory<Folder>, Option<(String, Torn)>);
+
 enum Task {
     /// Log from here on, into files of a new beginning.
     TurnOn(Directory<Folder>),
@@ -79,11 +82,7 @@ impl Aof {
 
     /// Starts the threads. `loaded`: the files that were loaded and where they are torn, if the
     /// configuration wants them kept. The error is for the user.
-    pub fn start(
-        &self,
-        server: &Arc<Server>,
-        loaded: Option<(Directory<Folder>, Option<(String, Torn)>)>,
-    ) -> Result<(), String> {
+    pub fn start(&self, server: &Arc<Server>, loaded: Option<Loaded>) -> Result<(), String> {
         journal::connect(&self.journal, &server.engine);
         let waker = server.clone();
         let asker = server.clone();

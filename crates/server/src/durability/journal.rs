@@ -46,8 +46,23 @@ struct Queue<T> {
     is_idle: bool,
     /// Somebody waits for a sync.
     wants_sync: bool,
+    /// The keeper waits for the block of this number before it syncs.
+    awaited: u64,
     /// In their order, each with the bytes that come before it.
     orders: Vec<Order<T>>,
+}
+
+/// In cache lines of its own: what is beside it is looked at by every command that writes.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+/// How long the keeper waits for those to come back whom the last sync has let go, so that the next
+/// one is for them too.
+#[derive(Clone, Copy, Default)]
+pub struct Patience {
+    /// Blocks of the last sync.
+    pub blocks: u64,
+    pub wait: Duration,
 }
 
 /// What the keeper takes.
@@ -67,7 +82,7 @@ pub struct Orders<T> {
 
 /// `T`: orders to the keeper.
 pub struct Journal<T> {
-    queue: Mutex<Queue<T>>,
+    queue: Apart<Mutex<Queue<T>>>,
     wake: Condvar,
     /// The last block that is safe.
     durable: AtomicU64,
@@ -92,10 +107,11 @@ impl<T> Journal<T> {
             last: 0,
             is_idle: false,
             wants_sync: false,
+            awaited: 0,
             orders: Vec::new(),
         };
         Journal {
-            queue: Mutex::new(queue),
+            queue: Apart(Mutex::new(queue)),
             wake: Condvar::new(),
             durable: AtomicU64::new(0),
             holds_replies: AtomicBool::new(false),
@@ -112,7 +128,7 @@ impl<T> Journal<T> {
 
     /// Takes a block; answers its number.
     pub fn append(&self, block: &Changes) -> u64 {
-        let mut queue = self.queue.lock();
+        let mut queue = self.queue.0.lock();
         queue.bytes.extend_from_slice(&(block.len() as u64).to_le_bytes());
         queue.bytes.extend_from_slice(block.as_bytes());
         queue.last += 1;
@@ -172,14 +188,14 @@ impl<T> Journal<T> {
 
     /// The number of the last block.
     pub fn last(&self) -> u64 {
-        self.queue.lock().last
+        self.queue.0.lock().last
     }
 
     /// Replies of this worker wait: it is to be woken when some may go.
     pub fn wait(&self, worker: usize) {
         self.waiting[worker].store(true, Ordering::SeqCst);
-        let mut queue = self.queue.lock();
-        if !std::mem::replace(&mut queue.wants_sync, true) {
+        let mut queue = self.queue.0.lock();
+        if !std::mem::replace(&mut queue.wants_sync, true) || queue.last >= queue.awaited {
             queue.is_idle = false;
             self.wake.notify_one();
         }
@@ -213,7 +229,7 @@ impl<T> Journal<T> {
     }
 
     fn want_sync(&self) {
-        let mut queue = self.queue.lock();
+        let mut queue = self.queue.0.lock();
         queue.wants_sync = true;
         queue.is_idle = false;
         self.wake.notify_one();
@@ -223,7 +239,7 @@ impl<T> Journal<T> {
 
     /// Has the keeper do something behind all blocks so far.
     pub fn order(&self, order: T) {
-        let mut queue = self.queue.lock();
+        let mut queue = self.queue.0.lock();
         let at = queue.bytes.len();
         queue.orders.push((at, order));
         queue.is_idle = false;
@@ -232,13 +248,13 @@ impl<T> Journal<T> {
 
     /// Has the keeper look at the configuration.
     pub fn nudge(&self) {
-        self.queue.lock().is_idle = false;
+        self.queue.0.lock().is_idle = false;
         self.wake.notify_one();
     }
 
     /// What waits to be written.
     pub fn queued_bytes(&self) -> usize {
-        self.queue.lock().bytes.len()
+        self.queue.0.lock().bytes.len()
     }
 
     /// Whether a sync runs.
@@ -250,8 +266,10 @@ impl<T> Journal<T> {
 
     /// Waits for something to do, until `until` at most, and takes all there is. `spare` is an
     /// empty buffer.
-    pub fn next(&self, until: Option<Instant>, spare: Vec<u8>) -> Batch<T> {
-        let mut queue = self.queue.lock();
+    pub fn next(&self, until: Option<Instant>, spare: Vec<u8>, patience: Patience) -> Batch<T> {
+        let mut queue = self.queue.0.lock();
+        // Those who wait already, and those who were let go.
+        queue.awaited = queue.last + patience.blocks;
         let is_due = |queue: &Queue<T>| queue.wants_sync || !queue.orders.is_empty();
         if queue.bytes.is_empty() && !is_due(&queue) {
             queue.is_idle = true;
@@ -266,6 +284,15 @@ impl<T> Journal<T> {
         if queue.bytes.len() < BATCH_BYTES && !queue.bytes.is_empty() && !is_due(&queue) {
             self.wake.wait_for(&mut queue, GATHER);
         }
+        if queue.wants_sync && !patience.wait.is_zero() {
+            let until = Instant::now() + patience.wait;
+            while queue.last < queue.awaited
+                && queue.orders.is_empty()
+                && queue.bytes.len() < BATCH_BYTES
+                && !self.wake.wait_until(&mut queue, until).timed_out()
+            {}
+        }
+        queue.awaited = 0;
         let bytes = std::mem::replace(&mut queue.bytes, spare);
         let wants_sync = std::mem::take(&mut queue.wants_sync);
         let orders = std::mem::take(&mut queue.orders);
@@ -275,7 +302,7 @@ impl<T> Journal<T> {
     /// Waits a moment, while what was taken cannot be written. Answers whether orders came that make
     /// it needless, which stay where they are, and else takes the others.
     pub fn orders_within(&self, patience: Duration, overtakes: impl Fn(&T) -> bool) -> Orders<T> {
-        let mut queue = self.queue.lock();
+        let mut queue = self.queue.0.lock();
         if queue.orders.is_empty() {
             self.wake.wait_for(&mut queue, patience);
         }
@@ -289,7 +316,7 @@ impl<T> Journal<T> {
 
     /// What was taken is written.
     pub fn lower(&self) {
-        if self.queue.lock().bytes.len() < QUEUE_BYTES_MAX {
+        if self.queue.0.lock().bytes.len() < QUEUE_BYTES_MAX {
             self.raise(Pressure::Full, Pressure::None);
         }
     }

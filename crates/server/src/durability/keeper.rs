@@ -21,13 +21,16 @@ use command::propagate::Propagation;
 use engine::Records;
 use persist::aof::{Append, Directory, Disk, Rewrite, Writer};
 
-use super::journal::{Batch, Journal, blocks};
+use super::journal::{Batch, Journal, Patience, blocks};
 use crate::config::{Appendfsync, ConfigView, reason};
 use crate::server::unix_ms;
 
 /// Rendered bytes that are written at once.
 const WRITE_BYTES: usize = 256 << 10;
 const SYNC_PERIOD: Duration = Duration::from_secs(1);
+/// The part of a sync's time that the next one is put off for, if that makes it one for more.
+const PATIENCE_DIVISOR: u32 = 4;
+const PATIENCE_MAX: Duration = Duration::from_millis(5);
 /// How soon what failed is tried again.
 const RETRY_PERIOD: Duration = Duration::from_millis(100);
 const REWRITE_RETRY_PERIOD: Duration = Duration::from_secs(1);
@@ -121,6 +124,7 @@ pub struct Keeper<D: Disk> {
     /// The batch at hand has an order that makes what comes before it needless.
     is_overtaken: bool,
     retry_period: Duration,
+    patience: Patience,
 }
 
 impl<D: Disk> Keeper<D> {
@@ -156,6 +160,7 @@ impl<D: Disk> Keeper<D> {
             trouble_logged: None,
             is_overtaken: false,
             retry_period: RETRY_PERIOD,
+            patience: Patience::default(),
         }
     }
 
@@ -185,7 +190,8 @@ impl<D: Disk> Keeper<D> {
     pub fn run(mut self) {
         let mut spare = Vec::new();
         loop {
-            let mut batch = self.journal.next(self.due(), std::mem::take(&mut spare));
+            let spare_now = std::mem::take(&mut spare);
+            let mut batch = self.journal.next(self.due(), spare_now, self.patience);
             if self.config.refresh() {
                 self.writer = Writer::new(self.config.aof_timestamp_enabled);
             }
@@ -234,8 +240,9 @@ impl<D: Disk> Keeper<D> {
     /// Writes a batch and follows its orders. False when the process ends.
     fn process(&mut self, batch: &mut Batch<Order<D>>) -> bool {
         let mut from = 0;
-        let first = batch.last - blocks(&batch.bytes).count() as u64;
-        self.rendered = first;
+        let count = blocks(&batch.bytes).count() as u64;
+        self.rendered = batch.last - count;
+        self.patience = Patience { blocks: count, wait: Duration::ZERO };
         let mut orders = std::mem::take(&mut batch.orders).into_iter();
         while let Some((at, order)) = orders.next() {
             let overtakes = |order: &Order<D>| order.overtakes();
@@ -340,6 +347,8 @@ impl<D: Disk> Keeper<D> {
             self.journal.note_sync(true);
             let synced = file.sync();
             self.journal.note_sync(false);
+            let part = self.last_sync.elapsed() / PATIENCE_DIVISOR;
+            self.patience.wait = part.min(PATIENCE_MAX);
             if let Err(error) = synced {
                 self.deny(&error, "syncing");
                 self.lose();

@@ -269,7 +269,7 @@ impl Run {
 
     fn step(&mut self) {
         self.journal.wait(0);
-        let mut batch = self.journal.next(None, Vec::new());
+        let mut batch = self.journal.next(None, Vec::new(), Patience::default());
         assert!(self.keeper.process(&mut batch), "nobody told it to stop");
         self.keeper.look_around();
     }
