@@ -110,13 +110,14 @@ pub fn main(args: &[String]) -> Result<bool, String> {
         }
         let _ = writeln!(
             page,
-            "- {} MB of values of 1 KB that do not compress. The load is {CONNECTIONS} connections \
+            "- {}{} MB of values of 1 KB that do not compress. The load is {CONNECTIONS} connections \
              that each send a command and wait for its reply: GET and SET, half and half, of random \
              keys; for the append-only file SET alone.\n\
              - Memory overhead: what the process grew by while the snapshot was taken, and what \
              pages Redis copied for its child (`rdb_last_cow_size`).\n\
              - Luar runs with its default number of workers; load of the machine before: \
              {load_before}.\n\n{table}",
+            if options.is_quick { "A quick run: a first impression. " } else { "" },
             options.megabytes
         );
         let path = root.join("docs/benchmarks-persistence.md");
