@@ -96,8 +96,7 @@ fn what_has_no_effect_is_said() {
     let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
     assert!(warning.starts_with("Without effect in this version: io-threads ("), "{warning}");
     assert!(warning.contains("test.conf:2: the number of threads"), "{warning}");
-    assert!(warning.contains("test.conf:1: no snapshots"), "{warning}");
-    assert!(!warning.contains("do-reads"), "{warning}");
+    assert!(!warning.contains("save") && !warning.contains("do-reads"), "{warning}");
 }
 
 #[test]
@@ -137,7 +136,6 @@ fn errors_name_file_and_line() {
 #[test]
 fn what_is_not_built_is_refused() {
     for line in [
-        "appendonly yes",
         "cluster-enabled yes",
         "tls-replication yes",
         "replicaof 127.0.0.1 6379",
@@ -274,7 +272,7 @@ fn set_changes_all_or_nothing() {
     assert_eq!(set(&store, &["save", "10 1 20 2"]).unwrap(), [], "nothing to do at once");
     assert_eq!(store.current().save.0[1], SavePoint { seconds: 20, changes: 2 });
     let effects = set(&store, &["notify-keyspace-events", "KEA"]).unwrap();
-    assert!(matches!(effects[..], [Effect::Idle(_)]), "the caller may refuse it: {effects:?}");
+    assert!(matches!(effects[..], [Effect::Idle(_), ..]), "the caller may refuse it: {effects:?}");
     assert_eq!(set(&store, &["save", ""]).unwrap(), [], "the default is what it is");
 }
 
