@@ -42,16 +42,16 @@ enum Promise {
 
 pub fn always(arena: &Arena) -> Verdict {
     let settings = ["--appendonly", "yes", "--appendfsync", "always"];
-    survive(arena, Promise::Everything, &settings, 150)
+    survive(arena, Promise::Everything, &settings, 60)
 }
 
 pub fn every_second(arena: &Arena) -> Verdict {
     let settings = ["--appendonly", "yes", "--appendfsync", "everysec"];
-    survive(arena, Promise::AllButASecond, &settings, 100)
+    survive(arena, Promise::AllButASecond, &settings, 40)
 }
 
 pub fn snapshots(arena: &Arena) -> Verdict {
-    survive(arena, Promise::Snapshot, &["--appendonly", "no"], 100)
+    survive(arena, Promise::Snapshot, &["--appendonly", "no"], 40)
 }
 
 /// What one writer writes: a number to all of its keys, one higher each time.
