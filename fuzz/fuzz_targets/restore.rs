@@ -26,6 +26,14 @@ fn elements(value: ValueRef<'_>) -> BTreeMap<Vec<u8>, Vec<u8>> {
         ValueRef::Hash(hash) => {
             hash.iter().map(|(field, value)| (field.to_vec(), value.to_vec())).collect()
         }
+        ValueRef::Stream(stream) => stream
+            .iter()
+            .flat_map(|entry| {
+                let id = (entry.id.to_bytes().to_vec(), Vec::new());
+                let pairs = entry.fields.map(|(field, value)| (field.to_vec(), value.to_vec()));
+                std::iter::once(id).chain(pairs)
+            })
+            .collect(),
         ValueRef::Zset(zset) => {
             let bits = |score: f64| score.to_bits().to_be_bytes().to_vec();
             zset.iter().map(|(member, score)| (member.to_vec(), bits(score))).collect()

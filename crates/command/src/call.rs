@@ -34,6 +34,8 @@ pub struct Wait {
     /// Unix ms; `None` waits for ever.
     pub deadline_ms: Option<i64>,
     pub on_timeout: OnTimeout,
+    /// The arguments to try it again with, where they are not those it came with.
+    pub again_as: Option<Vec<Box<[u8]>>>,
 }
 
 /// One run of a handler.
@@ -78,7 +80,7 @@ impl<'c, 'e> Call<'c, 'e> {
                 names.push(name);
             }
         }
-        self.wait = Some(Wait { keys: names, deadline_ms, on_timeout });
+        self.wait = Some(Wait { keys: names, deadline_ms, on_timeout, again_as: None });
     }
 
     /// A blocking command's timeout argument in seconds as an absolute deadline; 0 is none.

@@ -23,6 +23,8 @@ pub mod row;
 pub mod set;
 mod set_ops;
 mod set_scan;
+pub mod stream;
+mod stream_read;
 pub mod string;
 pub mod string_counter;
 pub mod string_lcs;
@@ -62,4 +64,6 @@ pub const FAMILIES: &[&[Command<Handler>]] = &[
     list_blocking::TABLE,
     hash::TABLE,
     hash_scan::TABLE,
+    stream::TABLE,
+    stream_read::TABLE,
 ];

@@ -8,6 +8,7 @@ use std::iter::Peekable;
 
 use data::End;
 use data::number::{format_f64, format_i64};
+use data::stream::unpack;
 use engine::{Change, Expiry, Record, Records};
 use resp::{Protocol, Reply};
 
@@ -69,6 +70,7 @@ fn together(change: &Change<'_>) -> Option<(&'static str, usize)> {
         Change::RemoveField { .. } => ("HDEL", 1),
         Change::SetScore { .. } => ("ZADD", 2),
         Change::RemoveScored { .. } => ("ZREM", 1),
+        Change::DeleteEntry { .. } => ("XDEL", 1),
         _ => return None,
     })
 }
@@ -98,6 +100,7 @@ fn write_together(
             | Change::RemoveMember { member }
             | Change::RemoveScored { member } => writer.bulk(member),
             Change::RemoveField { field } => writer.bulk(field),
+            Change::DeleteEntry { id } => writer.bulk(id.text().as_bytes()),
             Change::SetField { field, value } => {
                 writer.bulk(field);
                 writer.bulk(value);
@@ -174,6 +177,40 @@ fn write_alone(record: Record<'_>, records: &mut Peekable<Records<'_>>, out: &mu
             let (start, stop) = (size(start), size(end - 1));
             command(out, &[b"ZREMRANGEBYRANK", key, start.as_bytes(), stop.as_bytes()]);
         }
+        Change::AddEntry { id, fields } => {
+            let fields = unpack(fields);
+            let mut writer = Reply::new(out, Protocol::Resp2);
+            writer.array(3 + 2 * fields.len());
+            for word in [&b"XADD"[..], key, id.text().as_bytes()] {
+                writer.bulk(word);
+            }
+            for (field, value) in fields {
+                writer.bulk(field);
+                writer.bulk(value);
+            }
+        }
+        Change::TrimEntries { first: Some(id) } => {
+            command(out, &[b"XTRIM", key, b"MINID", b"=", id.text().as_bytes()]);
+        }
+        Change::TrimEntries { first: None } => {
+            command(out, &[b"XTRIM", key, b"MAXLEN", b"=", b"0"]);
+        }
+        Change::SetHead { head } => {
+            let (last, deleted) = (head.last_id.text(), head.max_deleted_id.text());
+            let added = head.entries_added.to_string();
+            command(
+                out,
+                &[
+                    b"XSETID",
+                    key,
+                    last.as_bytes(),
+                    b"ENTRIESADDED",
+                    added.as_bytes(),
+                    b"MAXDELETEDID",
+                    deleted.as_bytes(),
+                ],
+            );
+        }
         Change::FlushDb => command(out, &[b"FLUSHDB"]),
         Change::FlushAll => command(out, &[b"FLUSHALL"]),
         Change::SwapDbs { a, b } => {
@@ -185,6 +222,7 @@ fn write_alone(record: Record<'_>, records: &mut Peekable<Records<'_>>, out: &mu
         | Change::SetField { .. }
         | Change::RemoveField { .. }
         | Change::SetScore { .. }
+        | Change::DeleteEntry { .. }
         | Change::RemoveScored { .. } => unreachable!("these go together"),
     }
 }

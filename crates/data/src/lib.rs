@@ -49,6 +49,11 @@
 //!   scan(cursor, count, |member, score|) -> u64   random(rng)  random_distinct(n, rng)
 //!   prepare(count, longest, limits)  compact(limits)
 //!
+//! Stream    add(Id, pairs, limits)      delete(Id) -> bool               get(Id) -> Option<Entry>
+//!   range(ids) -> double-ended iterator of Entry { id, fields }      trim(&Trim) -> u64
+//!   head() / set_head(Head)             next_id(now_ms) -> Option<Id>
+//!   group(name) -> Option<&Group>       put_group(name, Group)   remove_group(name)   lag(&Group)
+//!
 //! ScoreRange::parse(min, max), LexRange::parse(min, max): `(1`, `-inf`, `[a`, `-`, `+`
 //! index_range(start, stop, len) -> Range<usize>      index_at(index, len) -> Option<usize>
 //! number::{parse_i64, format_i64, write_i64, parse_f64, format_f64, write_f64}
@@ -75,6 +80,7 @@ mod scored;
 pub mod set;
 mod size_class;
 mod span;
+pub mod stream;
 pub mod table;
 mod tree;
 pub mod zset;
@@ -91,5 +97,6 @@ pub use score_range::{LexBound, LexRange, ScoreBound, ScoreRange};
 pub use set::{Member, Set};
 pub use size_class::class_size;
 pub use span::{index_at, index_range};
+pub use stream::Stream;
 pub use table::Table;
 pub use zset::Zset;

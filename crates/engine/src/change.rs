@@ -9,6 +9,7 @@
 //! locks are still held, so blocks that touch the same key come in the order of their changes.
 
 use data::End;
+use data::stream::{Head, Id};
 
 use crate::door::Expiry;
 
@@ -109,6 +110,21 @@ pub enum Change<'a> {
         start: usize,
         end: usize,
     },
+    /// The stream has one more entry, its fields and values as `data::stream::pack` has them.
+    AddEntry {
+        id: Id,
+        fields: &'a [u8],
+    },
+    DeleteEntry {
+        id: Id,
+    },
+    /// The stream begins with this entry, or has none.
+    TrimEntries {
+        first: Option<Id>,
+    },
+    SetHead {
+        head: Head,
+    },
     /// The database of this record is empty. It has no key, like those below.
     FlushDb,
     FlushAll,
@@ -157,7 +173,12 @@ const REMOVE_RANKS: u8 = 25;
 const FLUSH_DB: u8 = 26;
 const FLUSH_ALL: u8 = 27;
 const SWAP_DBS: u8 = 28;
-const KIND: u8 = 0x1f;
+const ADD_ENTRY: u8 = 29;
+const DELETE_ENTRY: u8 = 30;
+const TRIM_ENTRIES: u8 = 31;
+const EMPTY_STREAM: u8 = 32;
+const SET_HEAD: u8 = 33;
+const KIND: u8 = 0x3f;
 const SAME_DB: u8 = 0x40;
 const SAME_KEY: u8 = 0x80;
 
@@ -324,6 +345,19 @@ impl Changes {
             }
             Change::RemoveScored { member } => self.one(REMOVE_SCORED, member),
             Change::RemoveRanks { start, end } => self.two(REMOVE_RANKS, start, end),
+            Change::AddEntry { id, fields } => {
+                self.id(id);
+                self.one(ADD_ENTRY, fields)
+            }
+            Change::DeleteEntry { id } => self.id_of(DELETE_ENTRY, id),
+            Change::TrimEntries { first: Some(id) } => self.id_of(TRIM_ENTRIES, id),
+            Change::TrimEntries { first: None } => EMPTY_STREAM,
+            Change::SetHead { head } => {
+                self.id(head.last_id);
+                self.id(head.max_deleted_id);
+                self.number(head.entries_added);
+                SET_HEAD
+            }
             Change::FlushDb => FLUSH_DB,
             Change::FlushAll => FLUSH_ALL,
             Change::SwapDbs { a, b } => self.two(SWAP_DBS, a as usize, b as usize),
@@ -340,6 +374,15 @@ impl Changes {
 
     fn signed(&mut self, number: i64) {
         self.bytes.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn id(&mut self, id: Id) {
+        self.bytes.extend_from_slice(&id.to_bytes());
+    }
+
+    fn id_of(&mut self, kind: u8, id: Id) -> u8 {
+        self.id(id);
+        kind
     }
 
     fn text(&mut self, text: &[u8]) {
@@ -409,6 +452,10 @@ impl<'a> Records<'a> {
         i64::from_le_bytes(self.eight())
     }
 
+    fn id(&mut self) -> Id {
+        Id::from_bytes(self.bytes(16).try_into().expect("sixteen were asked for"))
+    }
+
     fn text(&mut self) -> &'a [u8] {
         let len = self.size();
         self.bytes(len)
@@ -449,6 +496,17 @@ impl<'a> Records<'a> {
             },
             REMOVE_SCORED => Change::RemoveScored { member: self.text() },
             REMOVE_RANKS => Change::RemoveRanks { start: self.size(), end: self.size() },
+            ADD_ENTRY => Change::AddEntry { id: self.id(), fields: self.text() },
+            DELETE_ENTRY => Change::DeleteEntry { id: self.id() },
+            TRIM_ENTRIES => Change::TrimEntries { first: Some(self.id()) },
+            EMPTY_STREAM => Change::TrimEntries { first: None },
+            SET_HEAD => Change::SetHead {
+                head: Head {
+                    last_id: self.id(),
+                    max_deleted_id: self.id(),
+                    entries_added: self.number(),
+                },
+            },
             FLUSH_DB => Change::FlushDb,
             FLUSH_ALL => Change::FlushAll,
             SWAP_DBS => Change::SwapDbs { a: self.number() as u32, b: self.number() as u32 },
@@ -510,6 +568,17 @@ mod tests {
             Change::SetScore { member: b"m", score: f64::NEG_INFINITY },
             Change::RemoveScored { member: b"m" },
             Change::RemoveRanks { start: 0, end: 1 },
+            Change::AddEntry { id: Id::MAX, fields: b"packed" },
+            Change::DeleteEntry { id: Id::new(1, 2) },
+            Change::TrimEntries { first: Some(Id::MIN) },
+            Change::TrimEntries { first: None },
+            Change::SetHead {
+                head: Head {
+                    last_id: Id::MAX,
+                    max_deleted_id: Id::new(3, 4),
+                    entries_added: u64::MAX,
+                },
+            },
             Change::FlushDb,
             Change::FlushAll,
             Change::SwapDbs { a: 0, b: 15 },

@@ -18,7 +18,7 @@ use std::cell::Cell;
 use std::mem::{ManuallyDrop, size_of};
 use std::ptr::{NonNull, copy_nonoverlapping};
 
-use data::{Encoding, Hash, List, Set, Zset};
+use data::{Encoding, Hash, List, Set, Stream, Zset};
 
 /// Longest string value kept inside the entry, in bytes.
 const INLINE_BYTES_MAX: usize = 1024;
@@ -52,6 +52,7 @@ pub enum Collection {
     Set(Set),
     Hash(Hash),
     Zset(Zset),
+    Stream(Stream),
 }
 
 /// A whole value on its way into or out of the keyspace.
@@ -83,6 +84,7 @@ pub enum ValueRef<'a> {
     Set(&'a Set),
     Hash(&'a Hash),
     Zset(&'a Zset),
+    Stream(&'a Stream),
 }
 
 /// Type names as TYPE answers them.
@@ -93,6 +95,7 @@ pub enum Type {
     Set,
     Zset,
     Hash,
+    Stream,
 }
 
 impl Type {
@@ -103,6 +106,7 @@ impl Type {
             Type::Set => "set",
             Type::Zset => "zset",
             Type::Hash => "hash",
+            Type::Stream => "stream",
         }
     }
 }
@@ -390,6 +394,7 @@ impl Entry {
                     Collection::Set(set) => ValueRef::Set(set),
                     Collection::Hash(hash) => ValueRef::Hash(hash),
                     Collection::Zset(zset) => ValueRef::Zset(zset),
+                    Collection::Stream(stream) => ValueRef::Stream(stream),
                 },
             }
         }
@@ -514,6 +519,7 @@ impl Entry {
             ValueRef::Set(_) => Type::Set,
             ValueRef::Hash(_) => Type::Hash,
             ValueRef::Zset(_) => Type::Zset,
+            ValueRef::Stream(_) => Type::Stream,
         }
     }
 
@@ -532,6 +538,7 @@ impl Entry {
             ValueRef::Set(set) => Encoding::name(set.encoding()),
             ValueRef::Hash(hash) => Encoding::name(hash.encoding()),
             ValueRef::Zset(zset) => Encoding::name(zset.encoding()),
+            ValueRef::Stream(stream) => Encoding::name(stream.encoding()),
         }
     }
 
@@ -547,6 +554,7 @@ impl Entry {
             ValueRef::Set(set) => set.memory_bytes(),
             ValueRef::Hash(hash) => hash.memory_bytes(),
             ValueRef::Zset(zset) => zset.memory_bytes(),
+            ValueRef::Stream(stream) => stream.memory_bytes(),
         };
         rounded(self.total_bytes()) + value
     }
@@ -559,6 +567,7 @@ impl Entry {
             ValueRef::Set(set) => set.len(),
             ValueRef::Hash(hash) => hash.len(),
             ValueRef::Zset(zset) => zset.len(),
+            ValueRef::Stream(stream) => stream.block_count() + stream.pending_count() + 1,
         }
     }
 

@@ -85,6 +85,7 @@ pub fn is_long(entry: &Entry) -> bool {
         ValueRef::Set(set) => (set.len(), set.encoding()),
         ValueRef::Hash(hash) => (hash.len(), hash.encoding()),
         ValueRef::Zset(zset) => (zset.len(), zset.encoding()),
+        ValueRef::Stream(stream) => (stream.len() + stream.pending_count(), stream.encoding()),
     };
     len > ELEMENTS_MAX && !matches!(encoding, Encoding::Listpack | Encoding::Intset)
 }

@@ -20,7 +20,7 @@ use crate::undo::Recorder;
 use crate::wait::KeyName;
 use crate::worker::Worker;
 use crate::{Collection, Str, access};
-use data::{Hash, List, Set, Zset};
+use data::{Hash, List, Set, Stream, Zset};
 
 /// The value is of another type than the command works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -677,6 +677,14 @@ impl<'e> Txn<'e> {
         }
     }
 
+    pub fn read_stream(&self, key: &[u8]) -> Result<Option<&Stream>, WrongType> {
+        match self.read(key).map(Entry::get) {
+            None => Ok(None),
+            Some(ValueRef::Stream(stream)) => Ok(Some(stream)),
+            Some(_) => Err(WrongType),
+        }
+    }
+
     /// Whether blocked clients stand in the queue of a key.
     pub fn has_waiters(&self, key: &[u8]) -> bool {
         let shard = self.shard(Engine::shard_of(self.engine.hash(key)));
@@ -756,6 +764,7 @@ impl Drop for Txn<'_> {
 /// A collection type that a key can hold.
 pub trait Kind: Sized + Send + 'static {
     fn empty() -> Self;
+    /// Whether it holds so little that its key goes.
     fn is_empty(&self) -> bool;
     fn of(collection: &Collection) -> Option<&Self>;
     fn of_mut(collection: &mut Collection) -> Option<&mut Self>;
@@ -763,13 +772,13 @@ pub trait Kind: Sized + Send + 'static {
 }
 
 macro_rules! kind {
-    ($type:ident) => {
+    ($type:ident, $is_empty:expr) => {
         impl Kind for $type {
             fn empty() -> Self {
                 $type::new()
             }
             fn is_empty(&self) -> bool {
-                $type::is_empty(self)
+                $is_empty(self)
             }
             fn of(collection: &Collection) -> Option<&Self> {
                 match collection {
@@ -790,7 +799,9 @@ macro_rules! kind {
     };
 }
 
-kind!(List);
-kind!(Set);
-kind!(Hash);
-kind!(Zset);
+kind!(List, List::is_empty);
+kind!(Set, Set::is_empty);
+kind!(Hash, Hash::is_empty);
+kind!(Zset, Zset::is_empty);
+// A stream stays when its entries are gone: its ids go on, and its groups.
+kind!(Stream, |_| false);

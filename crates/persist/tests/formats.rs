@@ -389,9 +389,6 @@ fn what_stands_before_keys() {
 #[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     for (kind, what) in [
-        (15, "a stream"),
-        (19, "a stream"),
-        (21, "a stream"),
         (6, "a value of a module"),
         (24, "a hash with fields that expire"),
         (25, "a hash with fields that expire"),

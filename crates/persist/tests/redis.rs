@@ -47,6 +47,7 @@ fn fill(client: &mut Client, key: &[u8], value: &Plain) {
         Plain::Hash(fields) => {
             add("HSET", fields.iter().flat_map(|(f, v)| [f.clone(), v.clone()]).collect());
         }
+        Plain::Stream(_) => unreachable!("these are not drawn"),
         Plain::Zset(scores) => {
             let part = |(member, score): (&Vec<u8>, &f64)| {
                 [data::number::format_f64(*score).as_bytes().to_vec(), member.clone()]

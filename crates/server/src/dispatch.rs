@@ -456,7 +456,10 @@ fn in_transaction(
     let waits = wait.map(|wait| {
         let body = Waiting {
             command,
-            args: args.iter().map(|arg| Box::from(*arg)).collect(),
+            args: match &wait.again_as {
+                Some(again) => again.iter().cloned().collect(),
+                None => args.iter().map(|arg| Box::from(*arg)).collect(),
+            },
             info: client.info.clone(),
             protocol: client.protocol,
             db: client.db,

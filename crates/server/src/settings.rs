@@ -28,6 +28,8 @@ pub fn of(config: &Config) -> Settings {
             set_max_listpack_value: entries(config.set_max_listpack_value),
             zset_max_listpack_entries: entries(config.zset_max_listpack_entries),
             zset_max_listpack_value: entries(config.zset_max_listpack_value),
+            stream_node_max_bytes: entries(config.stream_node_max_bytes),
+            stream_node_max_entries: entries(config.stream_node_max_entries),
         },
         policy,
         maxmemory_bytes: config.maxmemory_bytes,

@@ -120,6 +120,15 @@ impl Draw<'_> {
             "offset" => self.rng.i64(0..3000),
             "count" => self.rng.i64(-3..20),
             "timeout" => 0,
+            "threshold" | "id" | "last-id" | "max-deleted-id" => {
+                let ms = self.rng.u8(..40);
+                return match self.rng.u8(..6) {
+                    0 => format!("{ms}-{}", self.rng.u8(..3)).into_bytes(),
+                    1 if argument.name == "id" => format!("{ms}-*").into_bytes(),
+                    _ => ms.to_string().into_bytes(),
+                };
+            }
+            "entries-added" => self.rng.i64(0..300),
             "min" | "max" if lex => {
                 return self.pick(&["-", "+", "[1", "(3", "[member:2", "(member:5", "+", "-"]);
             }
@@ -154,11 +163,13 @@ impl Draw<'_> {
             Group::Set => "set",
             Group::SortedSet => "zset",
             Group::Hash => "hash",
+            Group::Stream => "stream",
             _ => "",
         };
         let kind = match self.rng.u8(..10) {
             0..9 if !own.is_empty() => own.to_owned(),
-            _ => String::from_utf8(self.pick(&["string", "list", "set", "zset", "hash"])).unwrap(),
+            _ => String::from_utf8(self.pick(&["string", "list", "set", "zset", "hash", "stream"]))
+                .unwrap(),
         };
         format!("{kind}:{}", self.rng.u8(..KEYS)).into_bytes()
     }
@@ -254,6 +265,13 @@ impl Seen {
             ValueRef::Zset(zset) => {
                 zset.iter().map(|(member, score)| format!("{}={score}", text(member))).collect()
             }
+            ValueRef::Stream(stream) => {
+                let entries = stream.iter().map(|entry| {
+                    let pairs = entry.fields.map(|(field, value)| text(field) + "=" + &text(value));
+                    format!("{} {:?}", entry.id, pairs.collect::<Vec<_>>())
+                });
+                std::iter::once(format!("{:?}", stream.head())).chain(entries).collect()
+            }
         };
         // The order of a table means nothing; that of compact encodings is seen by clients.
         if entry.encoding() == Encoding::Hashtable.name() {
@@ -301,6 +319,7 @@ pub fn small_limits() -> Limits {
         set_max_intset_entries: 8,
         set_max_listpack_entries: 8,
         zset_max_listpack_entries: 8,
+        stream_node_max_entries: 5,
         ..Limits::default()
     }
 }

@@ -1,6 +1,7 @@
 //! Changes that take more than one word to log.
 
-use data::End;
+use data::stream::{Id, pack};
+use data::{End, Stream};
 
 use crate::change::Change;
 use crate::door::Expiry;
@@ -52,10 +53,25 @@ impl Txn<'_> {
                 zset.iter()
                     .for_each(|(member, score)| self.log(key, Change::SetScore { member, score }));
             }
+            ValueRef::Stream(stream) => self.log_stream(key, stream),
         }
         if expire.is_some() {
             self.log(key, Change::Expire { at_ms: expire });
         }
+    }
+
+    /// Logs a whole stream. One without entries once had one: that makes the key.
+    fn log_stream(&mut self, key: &[u8], stream: &Stream) {
+        for entry in stream.iter() {
+            self.log(key, Change::AddEntry { id: entry.id, fields: &pack(entry.fields) });
+        }
+        if stream.is_empty() {
+            let id = stream.last_id().max(Id::new(0, 1));
+            let fields = [(&b"-"[..], &b"-"[..])];
+            self.log(key, Change::AddEntry { id, fields: &pack(fields.into_iter()) });
+            self.log(key, Change::TrimEntries { first: None });
+        }
+        self.log(key, Change::SetHead { head: stream.head() });
     }
 
     /// Logs that a value goes to another key or database; before it arrives there.

@@ -8,6 +8,7 @@ mod hash;
 mod list;
 mod logged;
 mod set;
+mod stream;
 mod text;
 mod zset;
 
@@ -417,6 +418,8 @@ fn copied_while(
         Collection::Set(set) => (set.len(), set.encoding()),
         Collection::Hash(hash) => (hash.len(), hash.encoding()),
         Collection::Zset(zset) => (zset.len(), zset.encoding()),
+        // Its blocks are copied in one go.
+        Collection::Stream(_) => return Some(collection.clone()),
     };
     if len < ELEMENTS_MIN || matches!(encoding, Encoding::Listpack | Encoding::Intset) {
         return Some(collection.clone());
@@ -461,6 +464,7 @@ fn copied_while(
                 })
                 .then_some(Collection::Zset(copy))
         }
+        Collection::Stream(_) => unreachable!("copied above"),
     }
 }
 

@@ -5,6 +5,7 @@
 //! which mean something only in the order of the changes; they are undone backwards.
 
 use ahash::AHashMap;
+use data::stream::{Block, Head, Id};
 use data::{Encoding, End, Limits, List, hash_bytes};
 use smallvec::SmallVec;
 
@@ -30,6 +31,10 @@ pub(crate) enum Delta {
     Member { member: Small, was_there: bool },
     /// The sorted set had the member at this score, or had it not.
     Score { member: Small, old: Option<f64> },
+    /// The stream remembered this.
+    Head { name: Small, old: Head },
+    /// The stream had this block, found by the id in these bytes, or no such block.
+    Block { base: Small, old: Option<Box<Block>> },
     /// So many elements came to an end of the list.
     Pushed { end: End, count: usize },
     /// The list had this element at the end.
@@ -51,7 +56,9 @@ impl Delta {
         match self {
             Delta::Field { field: member, .. }
             | Delta::Member { member, .. }
-            | Delta::Score { member, .. } => Some(member),
+            | Delta::Score { member, .. }
+            | Delta::Head { name: member, .. }
+            | Delta::Block { base: member, .. } => Some(member),
             _ => None,
         }
     }
@@ -67,7 +74,10 @@ impl Delta {
             Delta::RemovedEqual { value, indexes } => {
                 spilled(value) + indexes.capacity() * size_of::<usize>()
             }
-            Delta::Pushed { .. } | Delta::Inserted { .. } => 0,
+            Delta::Block { old, .. } => {
+                old.as_ref().map_or(0, |block| size_of::<Block>() + block.memory_bytes())
+            }
+            Delta::Pushed { .. } | Delta::Inserted { .. } | Delta::Head { .. } => 0,
         };
         size_of::<Delta>() + owned
     }
@@ -237,6 +247,11 @@ impl Delta {
             }
             (Delta::Score { member, old: None }, Collection::Zset(zset)) => {
                 zset.remove(&member);
+            }
+            (Delta::Head { old, .. }, Collection::Stream(stream)) => stream.set_head(old),
+            (Delta::Block { base, old }, Collection::Stream(stream)) => {
+                let base = base.as_slice().try_into().expect("an id is sixteen bytes");
+                stream.restore_block(Id::from_bytes(base), old.map(|block| *block));
             }
             (delta, Collection::List(list)) => delta.undo_in_list(list, limits),
             _ => unreachable!("a value with deltas keeps its type"),

@@ -307,6 +307,7 @@ pub(crate) enum Edits {
 
 fn is_small(collection: &Collection) -> bool {
     let encoding = match collection {
+        Collection::Stream(stream) => return stream.is_small(),
         Collection::List(list) => list.encoding(),
         Collection::Set(set) => set.encoding(),
         Collection::Hash(hash) => hash.encoding(),
@@ -343,6 +344,7 @@ impl Saved {
             Saved::Collection(Collection::Set(set), _) => set.memory_bytes(),
             Saved::Collection(Collection::Hash(hash), _) => hash.memory_bytes(),
             Saved::Collection(Collection::Zset(zset), _) => zset.memory_bytes(),
+            Saved::Collection(Collection::Stream(stream), _) => stream.memory_bytes(),
             Saved::Deltas(_) | Saved::Parted(..) => size_of::<Deltas>(),
             Saved::Absent | Saved::Int(..) | Saved::Text(..) | Saved::Expiry(_) => 0,
         }

@@ -37,6 +37,7 @@ impl Seen {
                 .iter()
                 .map(|(member, score)| [member, b"=", score.to_string().as_bytes()].concat())
                 .collect(),
+            ValueRef::Stream(_) => panic!("nobody made one"),
         };
         // The order of a table means nothing; that of compact encodings is seen by clients.
         if entry.encoding() == Encoding::Hashtable.name() {

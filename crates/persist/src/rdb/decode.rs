@@ -84,7 +84,9 @@ pub fn value<R: Read>(
             packed_zset(Listpack::new(&scratch.one)?, limits)
         }
         kind::STREAM_LISTPACKS | kind::STREAM_LISTPACKS_2 | kind::STREAM_LISTPACKS_3 => {
-            return Err(Fault::NotBuilt("a stream".to_owned()));
+            let stream = super::stream::read(source, kind, limits, &mut scratch.one);
+            scratch.let_go();
+            return stream.map(|stream| Some(stream.into()));
         }
         kind::MODULE_PRE_GA => return Err(Fault::NotBuilt("a value of a module".to_owned())),
         kind::MODULE_2 => {
@@ -104,6 +106,8 @@ pub fn value<R: Read>(
         Collection::Set(set) => set.is_empty(),
         Collection::Hash(hash) => hash.is_empty(),
         Collection::Zset(zset) => zset.is_empty(),
+        // Without entries it is still a stream.
+        Collection::Stream(_) => false,
     };
     scratch.let_go();
     Ok((!is_empty).then(|| collection.into()))

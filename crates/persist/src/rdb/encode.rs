@@ -3,11 +3,13 @@
 
 use std::collections::VecDeque;
 
-use data::{Encoding, Hash, List, Member, Set, Zset, hash, listpack, number, set, zset};
+use data::stream::Id;
+use data::{Encoding, Hash, List, Member, Set, Stream, Zset, hash, listpack, number, set, zset};
 use engine::{Str, ValueRef};
 
 use super::lzf::Compressor;
 use super::packed::{COUNT_UNKNOWN, END, put_backlen};
+use super::stream::{put_block, put_tail};
 use super::{Version, kind, length, node};
 
 /// Shorter strings are not worth compressing, as in Redis.
@@ -116,11 +118,18 @@ impl Encoder {
                 Encoding::Listpack => kind::ZSET_LISTPACK,
                 _ => kind::ZSET_2,
             },
+            ValueRef::Stream(_) if self.version >= Version::V11 => kind::STREAM_LISTPACKS_3,
+            ValueRef::Stream(_) => kind::STREAM_LISTPACKS_2,
         }
     }
 
+    /// Makes `self.packed` a listpack of so many entries.
+    pub fn pack(&mut self, count: usize, put_entries: impl FnOnce(&mut Vec<u8>)) {
+        pack(self, count, put_entries);
+    }
+
     /// Appends a string of which `self.packed` is the content.
-    fn packed_string(&mut self, out: &mut Vec<u8>) {
+    pub fn packed_string(&mut self, out: &mut Vec<u8>) {
         let packed = std::mem::take(&mut self.packed);
         self.string(&packed, out);
         self.packed = packed;
@@ -143,6 +152,8 @@ enum Rest<'a> {
     Nothing,
     Value(ValueRef<'a>),
     Blocks(&'a List, usize),
+    /// The blocks of a stream behind this one.
+    Entries(&'a Stream, Option<Id>),
     Members(set::Iter<'a>),
     Fields(hash::Iter<'a>),
     /// From the highest score down, as Redis has them: reading them in that order is cheap there.
@@ -191,6 +202,16 @@ impl<'a> Pieces<'a> {
                     None => self.rest = Rest::Nothing,
                 }
             }
+            Rest::Entries(stream, behind) => match stream.block_behind(*behind) {
+                Some((base, block)) => {
+                    put_block(base, block, encoder, out);
+                    *behind = Some(base);
+                }
+                None => {
+                    put_tail(stream, out);
+                    self.rest = Rest::Nothing;
+                }
+            },
             Rest::Members(members) => match members.next() {
                 Some(Member::Bytes(bytes)) => self.string(bytes, encoder, out),
                 Some(integer) => encoder.string(&integer, out),
@@ -229,6 +250,10 @@ impl<'a> Pieces<'a> {
             (ValueRef::List(list), _) => {
                 put_length(list.block_count() as u64, out);
                 Rest::Blocks(list, 0)
+            }
+            (ValueRef::Stream(stream), _) => {
+                put_length(stream.block_count() as u64, out);
+                Rest::Entries(stream, None)
             }
             (ValueRef::Set(set), kind::SET_INTSET) => {
                 pack_intset(set, &mut encoder.packed);
@@ -388,7 +413,7 @@ fn put_text_head(len: usize, out: &mut Vec<u8>) {
 }
 
 /// Appends an entry of a listpack.
-fn put_entry(bytes: &[u8], out: &mut Vec<u8>) {
+pub fn put_entry(bytes: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     match number::parse_i64(bytes) {
         Some(value @ 0..=127) => out.push(value as u8),

@@ -3,10 +3,12 @@
 //! Where the next part begins is a place in the value and no borrow of it. So the value must be the
 //! same for all parts: whoever is to change it has the rest written first.
 
+use data::stream::Id;
 use engine::ValueRef;
 
 use super::encode::{Encoder, put_length, whole_block};
 use super::kind;
+use super::stream::{put_block, put_tail};
 use super::writer::{Access, Records};
 
 /// Elements between two looks at how much was written.
@@ -16,6 +18,8 @@ const ELEMENTS: usize = 16;
 enum At {
     Byte(usize),
     Block(usize),
+    /// The blocks of a stream behind this one.
+    Entries(Option<Id>),
     Cursor(u64),
     /// So many members are left, from the lowest rank up to here.
     Rank(usize),
@@ -40,6 +44,7 @@ impl Long {
         let (count, at) = match (value, encoder.kind(value)) {
             (ValueRef::Str(engine::Str::Bytes(bytes)), _) => (bytes.len(), At::Byte(0)),
             (ValueRef::List(list), _) => (list.block_count(), At::Block(0)),
+            (ValueRef::Stream(stream), _) => (stream.block_count(), At::Entries(None)),
             (ValueRef::Set(set), kind::SET) => (set.len(), At::Cursor(0)),
             (ValueRef::Hash(hash), kind::HASH) => (hash.len(), At::Cursor(0)),
             (ValueRef::Zset(zset), kind::ZSET_2) => (zset.len(), At::Rank(zset.len())),
@@ -72,6 +77,18 @@ impl Long {
                     }
                     None => At::End,
                 },
+                (At::Entries(behind), ValueRef::Stream(stream)) => {
+                    match stream.block_behind(*behind) {
+                        Some((base, block)) => {
+                            put_block(base, block, encoder, out);
+                            At::Entries(Some(base))
+                        }
+                        None => {
+                            put_tail(stream, out);
+                            At::End
+                        }
+                    }
+                }
                 (At::Cursor(cursor), ValueRef::Set(set)) => {
                     next_cursor(set.scan(*cursor, ELEMENTS, |member| encoder.string(&member, out)))
                 }

@@ -17,6 +17,7 @@ mod packed;
 mod payload;
 mod reader;
 mod source;
+mod stream;
 mod writer;
 
 use std::fmt;

@@ -16,6 +16,8 @@ pub enum Plain {
     Set(BTreeSet<Vec<u8>>),
     Hash(BTreeMap<Vec<u8>, Vec<u8>>),
     Zset(BTreeMap<Vec<u8>, f64>),
+    /// Its head and entries, told.
+    Stream(String),
 }
 
 pub fn plain(value: ValueRef<'_>) -> Plain {
@@ -29,6 +31,16 @@ pub fn plain(value: ValueRef<'_>) -> Plain {
         ),
         ValueRef::Zset(zset) => {
             Plain::Zset(zset.iter().map(|(member, score)| (member.to_vec(), score)).collect())
+        }
+        ValueRef::Stream(stream) => {
+            let mut told = format!("{:?}", stream.head());
+            for entry in stream.iter() {
+                told += &format!(" {:?}", entry.id);
+                for (field, value) in entry.fields {
+                    told += &format!(" {}={}", field.escape_ascii(), value.escape_ascii());
+                }
+            }
+            Plain::Stream(told)
         }
     }
 }
@@ -63,6 +75,7 @@ pub fn build(plain: &Plain, limits: &Limits) -> Value {
             }
             Collection::Hash(hash).into()
         }
+        Plain::Stream(_) => unreachable!("these are not drawn"),
         Plain::Zset(scores) => {
             let mut zset = Zset::new();
             for (member, score) in scores {
