@@ -5,6 +5,8 @@
 //! files. To add a command, add its row and handler to the family's file and a talk file under
 //! `tests/talk`; everything else reads the row.
 
+pub mod bitfield;
+pub mod bitmap;
 pub mod call;
 mod dump;
 pub mod error;
@@ -48,6 +50,8 @@ pub const FAMILIES: &[&[Command<Handler>]] = &[
     string_counter::TABLE,
     string_range::TABLE,
     string_lcs::TABLE,
+    bitmap::TABLE,
+    bitfield::TABLE,
     generic::TABLE,
     dump::TABLE,
     expire::TABLE,

@@ -63,6 +63,7 @@
 //! ```
 
 mod ahead;
+pub mod bits;
 mod bucket;
 pub mod bytes;
 mod encoding;

@@ -116,6 +116,13 @@ impl Draw<'_> {
             "unix-time-seconds" => now_ms / 1000 + self.rng.i64(-5..100),
             "unix-time-milliseconds" => now_ms + self.rng.i64(-5000..100_000),
             "db" | "destination-db" | "index1" | "index2" => self.rng.i64(0..i64::from(DBS)),
+            "encoding" => {
+                return self.pick(&["u8", "i5", "u63", "i64", "u1", "i16"]);
+            }
+            "offset" if self.row.command.row.name == "bitfield" && self.rng.bool() => {
+                return self.pick(&["#0", "#3", "#17"]);
+            }
+            "value" if self.row.command.row.name == "setbit" => self.rng.i64(0..2),
             "offset" if self.rng.bool() => self.rng.i64(0..6),
             "offset" => self.rng.i64(0..3000),
             "count" => self.rng.i64(-3..20),
@@ -158,7 +165,7 @@ impl Draw<'_> {
     /// Mostly one of the kind that the command works on.
     fn key(&mut self) -> Vec<u8> {
         let own = match self.row.command.row.group {
-            Group::String => "string",
+            Group::String | Group::Bitmap => "string",
             Group::List => "list",
             Group::Set => "set",
             Group::SortedSet => "zset",
