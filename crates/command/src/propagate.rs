@@ -33,7 +33,7 @@ impl Propagation {
         while let Some(record) = records.next() {
             if self.db != Some(record.db) && uses_database(&record.change) {
                 self.db = Some(record.db);
-                command(out, &[b"SELECT", number(record.db.into()).as_bytes()]);
+                select(record.db, out);
                 count += 1;
             }
             match together(&record.change) {
@@ -44,6 +44,28 @@ impl Propagation {
         }
         count
     }
+}
+
+/// Commands whose place in a file is not known yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Said {
+    pub count: usize,
+    /// The database that the reader must be in, and where they leave it; `None` where that is all
+    /// the same.
+    pub dbs: Option<(u32, u32)>,
+}
+
+/// Appends the commands that make these changes, for a reader that is in the right database.
+pub fn say(records: Records<'_>, out: &mut Vec<u8>) -> Said {
+    let first = records.clone().find(|record| uses_database(&record.change));
+    let mut propagation = Propagation::new(first.map(|record| record.db));
+    let count = propagation.write(records, out);
+    Said { count, dbs: first.map(|record| record.db).zip(propagation.db) }
+}
+
+/// Appends the command that moves a reader to a database.
+pub fn select(db: u32, out: &mut Vec<u8>) {
+    command(out, &[b"SELECT", number(db.into()).as_bytes()]);
 }
 
 fn command(out: &mut Vec<u8>, args: &[&[u8]]) {

@@ -20,4 +20,4 @@ pub use directory::{Directory, Load, OpenError, Rewrite};
 pub use disk::{Append, Disk, Folder};
 pub use manifest::{File, Kind, Manifest, ManifestError};
 pub use reader::{Block, Error, Next, Reader, Torn};
-pub use writer::Writer;
+pub use writer::{Writer, put_block};

@@ -10,7 +10,12 @@ const LITERALS_MAX: usize = 32;
 const COPY_MIN: usize = 3;
 const COPY_MAX: usize = 264;
 const DISTANCE_MAX: usize = 8192;
+/// For long strings, and for those whose table is to stay in the fastest cache.
 const TABLE_BITS: u32 = 14;
+const SHORT_TABLE_BITS: u32 = 11;
+const SHORT_BYTES_MAX: usize = 4096;
+/// After so many places in a row where nothing was found, one more is passed over at each step.
+const PATIENCE_BITS: u32 = 5;
 
 /// Compresses; keeps its table from one string to the next.
 pub struct Compressor {
@@ -26,9 +31,9 @@ impl Default for Compressor {
     }
 }
 
-fn hash(bytes: &[u8]) -> usize {
-    let three = u32::from(bytes[0]) | u32::from(bytes[1]) << 8 | u32::from(bytes[2]) << 16;
-    (three.wrapping_mul(0x9E37_79B1) >> (32 - TABLE_BITS)) as usize
+/// Three bytes, of four.
+fn three(bytes: &[u8; 4]) -> u32 {
+    u32::from_le_bytes(*bytes) & 0x00ff_ffff
 }
 
 impl Compressor {
@@ -45,24 +50,31 @@ impl Compressor {
             return self.compress(input, bytes_max, out);
         };
         let start = out.len();
+        let bits = if input.len() <= SHORT_BYTES_MAX { SHORT_TABLE_BITS } else { TABLE_BITS };
         let (mut at, mut literals_from) = (0, 0);
         let fits = loop {
-            if out.len() - start + (at - literals_from) > bytes_max {
-                break false;
-            }
-            if at + COPY_MIN > input.len() {
-                put_literals(&input[literals_from..], out);
-                break out.len() - start <= bytes_max;
-            }
-            let slot = &mut self.seen[hash(&input[at..])];
+            let Some(four) = input.get(at..).and_then(<[u8]>::first_chunk) else {
+                let literals = &input[literals_from..];
+                let more_bytes = literals.len() + literals.len().div_ceil(LITERALS_MAX);
+                let fits = out.len() - start + more_bytes <= bytes_max;
+                if fits {
+                    put_literals(literals, out);
+                }
+                break fits;
+            };
+            let here = three(four);
+            let slot = &mut self.seen[(here.wrapping_mul(0x9E37_79B1) >> (32 - bits)) as usize];
             let seen = std::mem::replace(slot, self.base + at as u32);
             let from = seen.wrapping_sub(self.base) as usize;
             let is_match = seen >= self.base
                 && at - from <= DISTANCE_MAX
-                && input[from..from + COPY_MIN] == input[at..at + COPY_MIN];
+                && input[from..].first_chunk().is_some_and(|four| three(four) == here);
             if !is_match {
-                at += 1;
+                at += 1 + ((at - literals_from) >> PATIENCE_BITS);
                 continue;
+            }
+            if out.len() - start + (at - literals_from) > bytes_max {
+                break false;
             }
             let most = COPY_MAX.min(input.len() - at);
             let more = input[at + COPY_MIN..at + most].iter().zip(&input[from + COPY_MIN..]);

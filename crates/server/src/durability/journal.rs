@@ -1,18 +1,21 @@
 //! The queue between transactions and the thread that writes the append-only file.
 //!
-//! A transaction appends its block under its locks: a copy of its bytes, and a number, its place in
-//! the order of all blocks. The keeper takes what has gathered. With `appendfsync always` replies
+//! A transaction appends its block under its locks, said in commands as the file will have it, and
+//! gets a number, its place in the order of all blocks. The keeper takes what has gathered. With `appendfsync always` replies
 //! wait in their connections until `durable` has reached the number of the last block that they
 //! tell of; many of them are covered by one sync.
 //!
-//! Thread safety: `queue` is locked for a copy of a block's bytes, by whoever holds the locks of the
+//! Thread safety: `queue` is locked for a copy of a block's commands, by whoever holds the locks of the
 //! keys; no other lock is taken under it. What else is shared are single numbers.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use command::propagate::{self, Said};
 use engine::{Changes, Engine};
 use parking_lot::{Condvar, Mutex};
+use persist::aof::put_block;
 
 /// Bytes that may wait to be written; who wants to change something then waits for the keeper. As
 /// much again may be in its hands.
@@ -21,8 +24,12 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 const BATCH_BYTES: usize = 1 << 20;
 /// How long blocks gather that nobody waits for.
 const GATHER: Duration = Duration::from_millis(5);
-/// A block's length stands before it.
-const HEADER_BYTES: usize = size_of::<u64>();
+/// A block is said here before it is queued, so that nobody waits for that.
+const KEPT_BYTES_MAX: usize = 64 << 10;
+
+thread_local! {
+    static COMMANDS: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// How commands that change something fare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +43,28 @@ pub enum Pressure {
 }
 
 /// What the keeper is to do at its place among the blocks.
-pub type Order<T> = (usize, T);
+pub struct Order<T> {
+    /// Bytes that come before it.
+    pub at: usize,
+    /// The last block before it.
+    pub last: u64,
+    pub what: T,
+}
 
 struct Queue<T> {
     bytes: Vec<u8>,
-    /// The number of the last block.
+    /// The database that a reader of the file is in behind these bytes, if that is known.
+    db: Option<u32>,
+    /// The number of the last block, and of the last one that the keeper has taken.
     last: u64,
+    taken: u64,
     /// The keeper waits, and for nothing in particular.
     is_idle: bool,
     /// Somebody waits for a sync.
     wants_sync: bool,
     /// The keeper waits for the block of this number before it syncs.
     awaited: u64,
-    /// In their order, each with the bytes that come before it.
+    /// In their order.
     orders: Vec<Order<T>>,
 }
 
@@ -68,8 +84,9 @@ pub struct Patience {
 /// What the keeper takes.
 pub struct Batch<T> {
     pub bytes: Vec<u8>,
-    /// The number of its last block.
+    /// The number of its last block, and how many there are.
     pub last: u64,
+    pub count: u64,
     pub wants_sync: bool,
     pub orders: Vec<Order<T>>,
 }
@@ -104,7 +121,9 @@ impl<T> Journal<T> {
     pub fn new(workers: usize) -> Journal<T> {
         let queue = Queue {
             bytes: Vec::new(),
+            db: None,
             last: 0,
+            taken: 0,
             is_idle: false,
             wants_sync: false,
             awaited: 0,
@@ -128,9 +147,24 @@ impl<T> Journal<T> {
 
     /// Takes a block; answers its number.
     pub fn append(&self, block: &Changes) -> u64 {
+        COMMANDS.with_borrow_mut(|commands| {
+            commands.clear();
+            let said = propagate::say(block.records(), commands);
+            let number = self.queue(commands, said);
+            commands.shrink_to(KEPT_BYTES_MAX);
+            number
+        })
+    }
+
+    fn queue(&self, commands: &[u8], said: Said) -> u64 {
         let mut queue = self.queue.0.lock();
-        queue.bytes.extend_from_slice(&(block.len() as u64).to_le_bytes());
-        queue.bytes.extend_from_slice(block.as_bytes());
+        if let Some((first, last)) = said.dbs {
+            if queue.db != Some(first) {
+                propagate::select(first, &mut queue.bytes);
+            }
+            queue.db = Some(last);
+        }
+        put_block(commands, said.count, &mut queue.bytes);
         queue.last += 1;
         let number = queue.last;
         if queue.bytes.len() >= BATCH_BYTES {
@@ -238,10 +272,12 @@ impl<T> Journal<T> {
     // --- orders ------------------------------------------------------------------------------
 
     /// Has the keeper do something behind all blocks so far.
-    pub fn order(&self, order: T) {
+    pub fn order(&self, what: T) {
         let mut queue = self.queue.0.lock();
-        let at = queue.bytes.len();
-        queue.orders.push((at, order));
+        let (at, last) = (queue.bytes.len(), queue.last);
+        queue.orders.push(Order { at, last, what });
+        // Another file may begin there.
+        queue.db = None;
         queue.is_idle = false;
         self.wake.notify_one();
     }
@@ -267,6 +303,7 @@ impl<T> Journal<T> {
     /// Waits for something to do, until `until` at most, and takes all there is. `spare` is an
     /// empty buffer.
     pub fn next(&self, until: Option<Instant>, spare: Vec<u8>, patience: Patience) -> Batch<T> {
+        debug_assert!(spare.is_empty());
         let mut queue = self.queue.0.lock();
         // Those who wait already, and those who were let go.
         queue.awaited = queue.last + patience.blocks;
@@ -294,9 +331,11 @@ impl<T> Journal<T> {
         }
         queue.awaited = 0;
         let bytes = std::mem::replace(&mut queue.bytes, spare);
+        let count = queue.last - queue.taken;
+        queue.taken = queue.last;
         let wants_sync = std::mem::take(&mut queue.wants_sync);
         let orders = std::mem::take(&mut queue.orders);
-        Batch { bytes, last: queue.last, wants_sync, orders }
+        Batch { bytes, last: queue.last, count, wants_sync, orders }
     }
 
     /// Waits a moment, while what was taken cannot be written. Answers whether orders came that make
@@ -306,10 +345,10 @@ impl<T> Journal<T> {
         if queue.orders.is_empty() {
             self.wake.wait_for(&mut queue, patience);
         }
-        let contains_overtaking = queue.orders.iter().any(|(_, order)| overtakes(order));
+        let contains_overtaking = queue.orders.iter().any(|order| overtakes(&order.what));
         let others = match contains_overtaking {
             true => Vec::new(),
-            false => queue.orders.drain(..).map(|(_, order)| order).collect(),
+            false => queue.orders.drain(..).map(|order| order.what).collect(),
         };
         Orders { contains_overtaking, others }
     }
@@ -354,17 +393,6 @@ impl<T> Journal<T> {
     pub fn allow(&self) {
         self.pressure.store(Pressure::None as u8, Ordering::Release);
     }
-}
-
-/// Blocks of a batch, each with where it ends.
-pub fn blocks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let (header, rest) = bytes[at..].split_first_chunk::<HEADER_BYTES>()?;
-        let len = u64::from_le_bytes(*header) as usize;
-        at += HEADER_BYTES + len;
-        Some((&rest[..len], at))
-    })
 }
 
 /// What the engine is given.

@@ -1,5 +1,4 @@
-//! The thread that writes the append-only file: what transactions did becomes commands there, and is
-//! synced as `appendfsync` says.
+//! The thread that writes the append-only file, and syncs it as `appendfsync` says.
 //!
 //! A write that fails (a full disk) is taken back to the end of the last whole block and tried again
 //! until it succeeds; what came meanwhile waits. After a sync that failed nothing is known of the
@@ -17,16 +16,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use command::propagate::Propagation;
-use engine::Records;
 use persist::aof::{Append, Directory, Disk, Rewrite, Writer};
 
-use super::journal::{Batch, Journal, Patience, blocks};
+use super::journal::{Batch, Journal, Patience};
 use crate::config::{Appendfsync, ConfigView, reason};
 use crate::server::unix_ms;
 
-/// Rendered bytes that are written at once.
-const WRITE_BYTES: usize = 256 << 10;
+/// Bytes that are written at once: the system takes much longer for more, since it looks for pages
+/// that lie together.
+const WRITE_BYTES: usize = 128 << 10;
 const SYNC_PERIOD: Duration = Duration::from_secs(1);
 /// The part of a sync's time that the next one is put off for, if that makes it one for more.
 const PATIENCE_DIVISOR: u32 = 4;
@@ -104,13 +102,11 @@ pub struct Keeper<D: Disk> {
     name: String,
     /// Bytes of it that are whole blocks.
     file_bytes: u64,
-    /// Rendered and not written.
+    /// To be written.
     out: Vec<u8>,
-    scratch: Vec<u8>,
-    propagation: Propagation,
     writer: Writer,
-    /// The last block that was rendered, and the last one written.
-    rendered: u64,
+    /// The last block that was taken, and the last one written.
+    taken: u64,
     written: u64,
     /// Since when there is something to sync.
     unsynced_since: Option<Instant>,
@@ -147,10 +143,8 @@ impl<D: Disk> Keeper<D> {
             name: String::new(),
             file_bytes: 0,
             out: Vec::new(),
-            scratch: Vec::new(),
-            propagation: Propagation::new(None),
             writer: Writer::default(),
-            rendered: 0,
+            taken: 0,
             written: 0,
             unsynced_since: None,
             last_sync: now,
@@ -182,7 +176,6 @@ impl<D: Disk> Keeper<D> {
     fn open(&mut self, file: D::File, name: String) {
         self.file = File::Open(file);
         self.name = name;
-        self.propagation = Propagation::new(None);
         self.writer = Writer::new(self.config.aof_timestamp_enabled);
     }
 
@@ -240,22 +233,26 @@ impl<D: Disk> Keeper<D> {
     /// Writes a batch and follows its orders. False when the process ends.
     fn process(&mut self, batch: &mut Batch<Order<D>>) -> bool {
         let mut from = 0;
-        let count = blocks(&batch.bytes).count() as u64;
-        self.rendered = batch.last - count;
-        self.patience = Patience { blocks: count, wait: Duration::ZERO };
+        self.patience = Patience { blocks: batch.count, wait: Duration::ZERO };
         let mut orders = std::mem::take(&mut batch.orders).into_iter();
-        while let Some((at, order)) = orders.next() {
-            let overtakes = |order: &Order<D>| order.overtakes();
-            self.is_overtaken =
-                overtakes(&order) || orders.as_slice().iter().any(|(_, order)| overtakes(order));
-            self.render(&batch.bytes[from..at]);
-            from = at;
-            if !self.follow(order) {
+        while let Some(order) = orders.next() {
+            self.is_overtaken = order.what.overtakes()
+                || orders.as_slice().iter().any(|order| order.what.overtakes());
+            self.put_time(order.at > from);
+            self.take(&batch.bytes[from..order.at], order.last);
+            from = order.at;
+            if !self.follow(order.what) {
                 return false;
             }
         }
         self.is_overtaken = false;
-        self.render(&batch.bytes[from..]);
+        self.put_time(batch.bytes.len() > from);
+        if from == 0 && self.out.is_empty() && self.keeps_blocks() {
+            std::mem::swap(&mut self.out, &mut batch.bytes);
+            self.taken = batch.last;
+        } else {
+            self.take(&batch.bytes[from..], batch.last);
+        }
         self.write_or_wait();
         let is_due = match self.policy() {
             Appendfsync::Always => true,
@@ -268,24 +265,26 @@ impl<D: Disk> Keeper<D> {
         true
     }
 
-    fn render(&mut self, bytes: &[u8]) {
-        let now_s = unix_ms() / 1000;
-        for (block, _) in blocks(bytes) {
-            self.rendered += 1;
-            if matches!(self.file, File::None | File::Lost) {
-                continue;
-            }
-            self.scratch.clear();
-            let count = self.propagation.write(Records::new(block), &mut self.scratch);
-            self.writer.block(&self.scratch, count, now_s, &mut self.out);
-            if self.out.len() >= WRITE_BYTES {
-                self.write_or_wait();
-                self.scratch.shrink_to(KEPT_BYTES_MAX);
-            }
+    fn keeps_blocks(&self) -> bool {
+        !matches!(self.file, File::None | File::Lost)
+    }
+
+    /// Takes blocks, up to the one of this number.
+    fn take(&mut self, blocks: &[u8], last: u64) {
+        if self.keeps_blocks() {
+            self.out.extend_from_slice(blocks);
+        }
+        self.taken = last;
+    }
+
+    /// Says what time it is if blocks follow.
+    fn put_time(&mut self, blocks_follow: bool) {
+        if blocks_follow && self.keeps_blocks() {
+            self.writer.time(unix_ms() / 1000, &mut self.out);
         }
     }
 
-    /// Writes what is rendered, and does not come back before that has succeeded, or is no longer
+    /// Writes what there is, and does not come back before that has succeeded, or is no longer
     /// needed.
     fn write_or_wait(&mut self) {
         while let Err(error) = self.write() {
@@ -316,7 +315,8 @@ impl<D: Disk> Keeper<D> {
         if let File::Open(file) = &mut self.file
             && !self.out.is_empty()
         {
-            if let Err(error) = file.write_all(&self.out) {
+            let written = self.out.chunks(WRITE_BYTES).try_for_each(|chunk| file.write_all(chunk));
+            if let Err(error) = written {
                 // Nobody else will ask whether what was written before is safe.
                 let is_safe = self.unsynced_since.is_none() || file.sync().is_ok();
                 self.file = if is_safe { File::Frayed } else { File::Lost };
@@ -329,7 +329,7 @@ impl<D: Disk> Keeper<D> {
             self.out.clear();
             self.out.shrink_to(KEPT_BYTES_MAX);
         }
-        self.written = self.rendered;
+        self.written = self.taken;
         if self.trouble_logged.is_some()
             && matches!(self.file, File::Open(_))
             && !self.is_provisional
@@ -442,7 +442,7 @@ impl<D: Disk> Keeper<D> {
         self.needs_rewrite_at = None;
         self.report.is_on.store(false, Ordering::Relaxed);
         self.recover();
-        self.wake(self.journal.set_durable(self.rendered));
+        self.wake(self.journal.set_durable(self.taken));
     }
 
     fn begin(&mut self) -> io::Result<Rewrite<D::File>> {
@@ -467,12 +467,11 @@ impl<D: Disk> Keeper<D> {
                 self.file = File::Open(file);
                 self.is_provisional = true;
                 self.out.clear();
-                self.written = self.rendered;
+                self.written = self.taken;
                 rewrite
             }
         };
         self.name = directory.current_name(Some(&rewrite)).unwrap_or_default().to_owned();
-        self.propagation = Propagation::new(None);
         self.writer = Writer::new(self.config.aof_timestamp_enabled);
         self.file_bytes = 0;
         self.unsynced_since = None;

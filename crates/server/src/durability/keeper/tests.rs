@@ -11,6 +11,7 @@ use std::io::{Cursor, Read};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard};
 
+use command::propagate::Propagation;
 use engine::{Change, Changes, Expiry, Record};
 use fastrand::Rng;
 use persist::aof::{Block, Load};
