@@ -270,7 +270,7 @@ impl Aof {
         let incremental = server.config.current().aof_rewrite_incremental_fsync;
         let file = &mut rewrite.base;
         let written = match incremental {
-            true => snapshot.write_to(Syncing { file, unsynced_bytes: 0 }),
+            true => snapshot.write_to(Syncing::new(file)),
             false => snapshot.write_to(file),
         };
         let synced = written

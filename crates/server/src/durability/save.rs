@@ -43,9 +43,9 @@ const STEP_BYTES: usize = 64 << 10;
 const STEP_TIME: Duration = Duration::from_micros(500);
 /// How long a walk rests when all that is left is locked.
 const HELD_PAUSE: Duration = Duration::from_millis(1);
-/// Bytes between two syncs of a file that is written in the background, so that the last one does
-/// not hold up everybody's disk.
-const SYNC_BYTES: usize = 16 << 20;
+/// Bytes of a part of a file that is sent to the disk while the next one is written in the background,
+/// so that the sync at the end does not hold up everybody's disk.
+const SYNC_BYTES: u64 = 8 << 20;
 /// How long after a failure a save point tries again.
 const RETRY_SECONDS: i64 = 5;
 
@@ -599,19 +599,66 @@ impl Drop for Snapshot<'_> {
     }
 }
 
-/// A file that is synced now and then.
+/// A file that goes to the disk while it is written, part by part. It is not synced by that.
 pub struct Syncing<'f> {
-    pub file: &'f mut File,
-    pub unsynced_bytes: usize,
+    file: &'f mut File,
+    written_bytes: u64,
+    /// Up to here it is on its way to the disk, and up to there it was waited for.
+    begun_bytes: u64,
+    done_bytes: u64,
+}
+
+impl<'f> Syncing<'f> {
+    /// The file is empty.
+    pub fn new(file: &'f mut File) -> Syncing<'f> {
+        Syncing { file, written_bytes: 0, begun_bytes: 0, done_bytes: 0 }
+    }
+
+    /// Has the last part written to the disk, and waits for the one before it. An error that is told
+    /// here is not told again by the sync at the end.
+    #[cfg(target_os = "linux")]
+    fn write_out(&mut self) -> io::Result<()> {
+        use std::os::fd::AsRawFd;
+        let range = |from: u64, to: u64, flags| {
+            let (fd, bytes) = (self.file.as_raw_fd(), (to - from) as libc::off64_t);
+            // SAFETY: the file is open for as long as it is borrowed, and no memory is involved.
+            match unsafe { libc::sync_file_range(fd, from as libc::off64_t, bytes, flags) } {
+                0 => Ok(()),
+                _ => match io::Error::last_os_error() {
+                    // It is a hint to systems that know of it.
+                    error if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+                    error => Err(error),
+                },
+            }
+        };
+        let and_wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+            | libc::SYNC_FILE_RANGE_WRITE
+            | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+        range(self.begun_bytes, self.written_bytes, libc::SYNC_FILE_RANGE_WRITE)?;
+        // A length of zero would mean the whole file.
+        if self.done_bytes < self.begun_bytes {
+            range(self.done_bytes, self.begun_bytes, and_wait)?;
+        }
+        self.done_bytes = self.begun_bytes;
+        self.begun_bytes = self.written_bytes;
+        Ok(())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn write_out(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.done_bytes = self.written_bytes;
+        self.begun_bytes = self.written_bytes;
+        Ok(())
+    }
 }
 
 impl Write for Syncing<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.file.write(bytes)?;
-        self.unsynced_bytes += count;
-        if self.unsynced_bytes >= SYNC_BYTES {
-            self.file.sync_data()?;
-            self.unsynced_bytes = 0;
+        self.written_bytes += count as u64;
+        if self.written_bytes - self.begun_bytes >= SYNC_BYTES {
+            self.write_out()?;
         }
         Ok(count)
     }
@@ -660,7 +707,7 @@ fn write_in_background(server: &Server, moment: Moment, number: u64, changes_bef
     let config = server.config.current();
     let path = config.dbfilename.as_path();
     let write = |file: &mut File| match config.rdb_save_incremental_fsync {
-        true => snapshot.write_to(Syncing { file, unsynced_bytes: 0 }),
+        true => snapshot.write_to(Syncing::new(file)),
         false => snapshot.write_to(file),
     };
     match replace_file(path, write, || saves.may_publish(number)) {
