@@ -37,10 +37,6 @@ impl Place {
     fn luar(&self, args: &[&str]) -> Server {
         self.start(Path::new(env!("CARGO_BIN_EXE_luar")), args)
     }
-
-    fn redis(&self) -> Server {
-        self.start(Path::new("redis-server"), &[])
-    }
 }
 
 impl Drop for Place {
@@ -323,6 +319,8 @@ fn content(client: &mut Client) -> Vec<String> {
         "HGET h g",
         "ZRANGE z 0 -1 WITHSCORES",
         "GET n",
+        "LLEN list",
+        "ZRANGE zset 0 -1",
         "DBSIZE",
         "SELECT 3",
         "GET other",
@@ -343,15 +341,88 @@ fn rewrite(client: &mut Client) {
     assert!(done.is_some(), "the rewrite ends");
 }
 
+/// Fills a key of each kind with more than one command takes.
+fn fill(client: &mut Client, count: usize) {
+    for index in 0..count {
+        for line in [
+            format!("RPUSH list {index}"),
+            format!("SADD numbers {index}"),
+            format!("SADD words m{index}"),
+            format!("HSET hash f{index} {index}"),
+            format!("ZADD zset {index}.5 m{index}"),
+        ] {
+            assert_eq!(ask(client, &line).as_bytes()[0], b':', "{line}");
+        }
+    }
+}
+
+/// The name of a base file of this ending, if there is one.
+fn base(place: &Place, ending: &str) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(place.0.join("appendonlydir")).expect("it is there");
+    let mut paths = entries.map(|entry| entry.expect("it can be read").path());
+    paths.find(|path| path.to_string_lossy().ends_with(ending))
+}
+
+#[test]
+fn a_base_of_commands_has_all_that_an_rdb_file_has() {
+    let place = Place::new("commands");
+    let args = ["--appendfsync", "always", "--aof-use-rdb-preamble", "no"];
+    let server = place.luar(&args);
+    let mut client = server.connect().expect("it answers");
+    WRITES.iter().for_each(|line| drop(ask(&mut client, line)));
+    fill(&mut client, 150);
+    assert_eq!(ask(&mut client, "PEXPIREAT zset 99999999999999"), ":1");
+    assert_eq!(ask(&mut client, "XADD stream 5-1 f v"), "\"5-1\"");
+    assert_eq!(ask(&mut client, "XADD stream 6-1 f w"), "\"6-1\"");
+    let reads = [
+        "PEXPIRETIME s",
+        "PEXPIRETIME zset",
+        "PEXPIRETIME list",
+        "LRANGE list 0 -1",
+        "SINTERCARD 1 numbers",
+        "SMISMEMBER words m0 m149 m150",
+        "HLEN hash",
+        "HMGET hash f0 f63 f64 f149",
+        "ZRANGE zset 0 -1 WITHSCORES",
+        "OBJECT ENCODING numbers",
+        "XRANGE stream - +",
+    ];
+    let seen = |client: &mut Client| {
+        let more: Vec<String> = reads.iter().map(|line| ask(client, line)).collect();
+        [content(client), more].concat()
+    };
+    rewrite(&mut client);
+    let path = base(&place, ".base.aof").expect("the base says commands");
+    assert!(std::fs::read(path).expect("it can be read").starts_with(b"*2\r\n$6\r\nSELECT\r\n"));
+    let before = seen(&mut client);
+    drop((client, server));
+    let server = place.luar(&args);
+    let mut client = server.connect().expect("it answers");
+    assert_eq!(seen(&mut client), before);
+    // And back.
+    assert_eq!(ask(&mut client, "CONFIG SET aof-use-rdb-preamble yes"), "+OK");
+    rewrite(&mut client);
+    assert!(base(&place, ".base.rdb").is_some() && base(&place, ".base.aof").is_none());
+    drop((client, server));
+    let server = place.luar(&args);
+    assert_eq!(seen(&mut server.connect().expect("it answers")), before);
+}
+
 #[test]
 #[ignore = "needs redis-server"]
 fn redis_and_luar_start_from_each_others_files() {
+    exchange(&["--aof-use-rdb-preamble", "yes"]);
+    exchange(&["--aof-use-rdb-preamble", "no"]);
+}
+
+fn exchange(args: &[&str]) {
     let place = Place::new("both");
     let mut seen = Vec::new();
     for round in 0..4 {
+        let ours = ["--appendfsync", "always", "--rdb-version", "10"];
         let server = match round % 2 {
-            0 => place.luar(&["--appendfsync", "always", "--rdb-version", "10"]),
-            _ => place.redis(),
+            0 => place.luar(&[&ours, args].concat()),
+            _ => place.start(Path::new("redis-server"), args),
         };
         let mut client = server.connect().expect("it answers");
         match round {
@@ -360,6 +431,7 @@ fn redis_and_luar_start_from_each_others_files() {
                 WRITES.iter().take(4).for_each(|line| drop(ask(&mut client, line)));
                 rewrite(&mut client);
                 WRITES.iter().skip(4).for_each(|line| drop(ask(&mut client, line)));
+                fill(&mut client, 100);
             }
             _ => assert_eq!(content(&mut client), seen, "round {round}"),
         }

@@ -373,8 +373,7 @@ directives! {
     auto_aof_rewrite_min_size_bytes: u64 = "auto-aof-rewrite-min-size", "64mb", memory(0, LONG),
         MUTABLE;
     aof_load_truncated: bool = "aof-load-truncated", "yes", (), MUTABLE;
-    aof_use_rdb_preamble: bool = "aof-use-rdb-preamble", "yes", (),
-        MUTABLE.idle("base files are RDB files in any case");
+    aof_use_rdb_preamble: bool = "aof-use-rdb-preamble", "yes", (), MUTABLE;
     aof_timestamp_enabled: bool = "aof-timestamp-enabled", "no", (), MUTABLE;
     aof_rewrite_incremental_fsync: bool = "aof-rewrite-incremental-fsync", "yes", (), MUTABLE;
     aof_disable_auto_gc: bool = "aof-disable-auto-gc", "no", (), MUTABLE;

@@ -15,6 +15,7 @@ use engine::{Plan, Txn};
 use parking_lot::Mutex;
 use persist::aof::{Append, Directory, Folder, Torn};
 
+use super::commands;
 use super::journal::{self, Journal, Pressure};
 use super::keeper::{Keeper, Order, Report};
 use super::replay;
@@ -267,11 +268,14 @@ impl Aof {
         self.is_scheduled.store(false, Ordering::Release);
         let snapshot = moment.snapshot(server, true);
         let mut rewrite = gone(answered.recv())??;
-        let incremental = server.config.current().aof_rewrite_incremental_fsync;
+        let config = server.config.current();
+        let is_rdb = config.aof_use_rdb_preamble;
         let file = &mut rewrite.base;
-        let written = match incremental {
-            true => snapshot.write_to(Syncing::new(file)),
-            false => snapshot.write_to(file),
+        let written = match (is_rdb, config.aof_rewrite_incremental_fsync) {
+            (true, true) => snapshot.write_to(Syncing::new(file)),
+            (true, false) => snapshot.write_to(file),
+            (false, true) => commands::write(snapshot, &config, Syncing::new(file)),
+            (false, false) => commands::write(snapshot, &config, file),
         };
         let synced = written
             .and_then(|()| rewrite.base.sync())
@@ -284,7 +288,7 @@ impl Aof {
             }
         };
         let (answer, answered) = mpsc::channel();
-        self.journal.order(Order::Finish { rewrite, base_bytes, is_rdb: true, answer });
+        self.journal.order(Order::Finish { rewrite, base_bytes, is_rdb, answer });
         gone(answered.recv())?
     }
 

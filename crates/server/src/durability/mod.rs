@@ -2,11 +2,13 @@
 //!
 //! `loading` reads them, `save` writes RDB files. Transactions hand what they changed to the
 //! `journal`; the `keeper`, a thread of its own, writes it to the append-only file; `replay` loads
-//! that again, and `aof` turns it on and off and has it rewritten. What counts as safe is said in
+//! that again, and `aof` turns it on and off and has it rewritten (`commands`: into
+//! commands, where no RDB file is wanted). What counts as safe is said in
 //! `docs/durability.md`. The formats are `persist`'s; the commands about them stand in
 //! `session/persistence.rs`.
 
 pub mod aof;
+mod commands;
 pub mod journal;
 mod keeper;
 pub mod loading;

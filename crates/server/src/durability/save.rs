@@ -241,7 +241,7 @@ pub fn at_shutdown(server: &Server) -> io::Result<()> {
     done
 }
 
-fn version(config: &Config) -> Version {
+pub(super) fn version(config: &Config) -> Version {
     match config.rdb_version {
         RdbVersion::V10 => Version::V10,
         RdbVersion::V11 => Version::V11,
