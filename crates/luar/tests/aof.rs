@@ -285,6 +285,40 @@ fn a_file_of_redis_6_becomes_the_base() {
 }
 
 #[test]
+fn scripts_in_old_files_are_run_again() {
+    let place = Place::new("scripts");
+    let mut old = String::new();
+    let adds = "return redis.call('INCRBY', KEYS[1], ARGV[1])";
+    let fails = "redis.call('SET', KEYS[1], 'stays') redis.call('SELECT', '2') \
+                 redis.call('PUBLISH', 'c', 'm') redis.call('SET', KEYS[1], 'there') error('no')";
+    for args in [
+        &["SELECT", "1"][..],
+        &["EVAL", adds, "1", "n", "5"],
+        &["EVALSHA", "8cd00688c05c46bde4a2e60658ef20a2e5c0b248", "1", "n", "6"],
+        &["SCRIPT", "LOAD", "return 'kept'"],
+        &["MULTI"],
+        &["EVAL", fails, "1", "k"],
+        &["SET", "behind", "1"],
+        &["EXEC"],
+    ] {
+        old.push_str(&format!("*{}\r\n", args.len()));
+        args.iter().for_each(|arg| old.push_str(&format!("${}\r\n{arg}\r\n", arg.len())));
+    }
+    std::fs::write(place.0.join("appendonly.aof"), old).expect("it can be written");
+    for _ in 0..2 {
+        let server = place.luar(&["--appendfsync", "always"]);
+        let mut client = server.connect().expect("it answers");
+        assert_eq!(ask(&mut client, "SELECT 1"), "+OK");
+        assert_eq!(ask(&mut client, "MGET n k behind"), r#"["11" "stays" "1"]"#);
+        let kept = "SCRIPT EXISTS 831718c21eb8cace8e6f31e7782a9d8e38ed5600";
+        assert_eq!(ask(&mut client, kept), "[:1]");
+        assert_eq!(ask(&mut client, "SELECT 2"), "+OK");
+        assert_eq!(ask(&mut client, "GET k"), "\"there\"");
+        assert_eq!(ask(&mut client, "DBSIZE"), ":1");
+    }
+}
+
+#[test]
 fn what_is_rolled_back_leaves_no_byte() {
     let place = Place::new("rollback");
     let server = place.luar(&["--appendfsync", "always"]);

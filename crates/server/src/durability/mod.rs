@@ -2,7 +2,7 @@
 //!
 //! `loading` reads them, `save` writes RDB files. Transactions hand what they changed to the
 //! `journal`; the `keeper`, a thread of its own, writes it to the append-only file; `replay` loads
-//! that again, and `aof` turns it on and off and has it rewritten (`commands`: into
+//! that again (`old_scripts`: where it says EVAL), and `aof` turns it on and off and has it rewritten (`commands`: into
 //! commands, where no RDB file is wanted). What counts as safe is said in
 //! `docs/durability.md`. The formats are `persist`'s; the commands about them stand in
 //! `session/persistence.rs`.
@@ -12,6 +12,7 @@ mod commands;
 pub mod journal;
 mod keeper;
 pub mod loading;
+mod old_scripts;
 mod replay;
 pub mod save;
 

@@ -14,6 +14,7 @@ use persist::rdb;
 use resp::{Protocol, Reply};
 
 use super::loading::{self, Part};
+use super::old_scripts::{self, OldScripts};
 use crate::config::{Config, reason};
 use crate::server::Server;
 use crate::table::{Run, table};
@@ -72,6 +73,7 @@ pub fn load(
         commands: 0,
         errors: 0,
         reply: Vec::new(),
+        scripts: None,
     };
     let loaded = directory.load(&mut replay);
     replay.leave();
@@ -127,6 +129,8 @@ struct Replay<'s> {
     commands: u64,
     errors: u64,
     reply: Vec<u8>,
+    /// Made when the first one is met.
+    scripts: Option<OldScripts>,
 }
 
 impl<'s> Replay<'s> {
@@ -169,6 +173,24 @@ impl<'s> Replay<'s> {
             }
             return Ok(());
         }
+        let failed = match old_scripts::are_meant(args) {
+            true => self.script(args),
+            false => self.keyspace_command(args)?,
+        };
+        if failed {
+            self.errors += 1;
+            if self.errors == 1 {
+                crate::log_warning!("A '{}' of the append-only files answers an error", name());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Replay<'_> {
+    /// Answers whether it failed.
+    fn keyspace_command(&mut self, args: &[&[u8]]) -> Result<bool, String> {
+        let name = || args[0].escape_ascii().to_string();
         let command = table().find(args).map_err(|_| {
             format!("the command '{}' with {} arguments is not known", name(), args.len() - 1)
         })?;
@@ -180,17 +202,19 @@ impl<'s> Replay<'s> {
         let Some(txn) = &mut self.txn else { unreachable!("entered above") };
         let reply = Reply::new(&mut self.reply, Protocol::Resp2);
         let mut call = Call::new(txn, reply, Blocking::Never);
-        let failed = match handler(&mut call, args) {
+        Ok(match handler(&mut call, args) {
             Ok(()) => self.reply.first() == Some(&b'-'),
             Err(_) => true,
-        };
-        if failed {
-            self.errors += 1;
-            if self.errors == 1 {
-                crate::log_warning!("A '{}' of the append-only files answers an error", name());
-            }
-        }
-        Ok(())
+        })
+    }
+
+    /// Answers whether it failed.
+    fn script(&mut self, args: &[&[u8]]) -> bool {
+        let server = self.server;
+        self.enter();
+        let Some(txn) = &mut self.txn else { unreachable!("entered above") };
+        let new = || OldScripts::new(server.config.current());
+        self.scripts.get_or_insert_with(new).run(server, txn, args).is_err()
     }
 }
 

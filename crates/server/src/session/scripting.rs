@@ -183,7 +183,7 @@ fn run(
 const SPARE_BYTES_MAX: usize = 64 << 10;
 
 /// How many of the arguments behind their number are keys.
-pub(super) fn key_count(numkeys: &[u8], args: &[&[u8]]) -> Result<usize> {
+pub fn key_count(numkeys: &[u8], args: &[&[u8]]) -> Result<usize> {
     let count = command::call::integer(numkeys)?;
     if count > args.len() as i64 {
         return Err(Error::of("ERR Number of keys can't be greater than number of args"));
