@@ -3,8 +3,9 @@
 //! written or read.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -399,6 +400,44 @@ fn a_damaged_file_is_refused_with_the_reason() {
         let Err(error) = Server::start(path, &args) else { panic!("it starts: {reason}") };
         assert!(error.to_string().contains(reason), "{error}");
     }
+}
+
+/// Runs a server in this folder that was told its port and nothing else, until a signal ends it.
+fn run_as_it_comes(folder: &Folder, act: impl FnOnce(&mut Client)) {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("an address");
+    drop(free);
+    let mut process = Command::new(env!("CARGO_BIN_EXE_luar"))
+        .args(["--port", &address.port().to_string()])
+        .current_dir(folder.0.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let client = poll(PATIENCE, || {
+        let mut client = Client::connect(&address.to_string()).ok()?;
+        (call(&mut client, "PING") == "+PONG").then_some(client)
+    });
+    act(&mut client.expect("it answers"));
+    let sent = Command::new("kill").arg(process.id().to_string()).status();
+    assert!(sent.expect("kill runs").success());
+    let ended = poll(PATIENCE, || process.try_wait().expect("it is our child"));
+    assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
+}
+
+#[test]
+fn who_configures_nothing_keeps_his_data() {
+    let folder = Folder::new();
+    run_as_it_comes(&folder, |client| {
+        assert_eq!(call(client, "SET k v"), "+OK");
+        assert_eq!(call(client, "CONFIG GET save"), r#"["save" "3600 1 300 100 60 10000"]"#);
+    });
+    assert!(folder.dump().exists());
+    run_as_it_comes(&folder, |client| {
+        assert_eq!(call(client, "GET k"), "\"v\"");
+        assert_eq!(call(client, "CONFIG SET save "), "+OK");
+        assert_eq!(call(client, "SET k w"), "+OK");
+    });
+    run_as_it_comes(&folder, |client| assert_eq!(call(client, "GET k"), "\"v\""));
 }
 
 fn check_rdb(path: &Path) -> Output {

@@ -353,7 +353,7 @@ directives! {
     // Snapshots.
     dir: Directory = "dir", ".", (), MUTABLE.protected().then(Effect::Directory);
     dbfilename: Text = "dbfilename", "dump.rdb", file_name, MUTABLE.protected();
-    save: SavePoints = "save", "", (), MUTABLE;
+    save: SavePoints = "save", "3600 1 300 100 60 10000", (), MUTABLE;
     stop_writes_on_bgsave_error: bool = "stop-writes-on-bgsave-error", "yes", (), MUTABLE;
     rdbcompression: bool = "rdbcompression", "yes", (), MUTABLE;
     rdbchecksum: bool = "rdbchecksum", "yes", (), IMMUTABLE;

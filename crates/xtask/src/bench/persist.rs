@@ -8,13 +8,13 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use std::{fs, process, thread};
+use std::{fs, thread};
 
 use hdrhistogram::Histogram;
 
 use super::load::{self, Load, new_histogram};
 use super::measure::median;
-use super::server::{Client, Config, Server};
+use super::server::{Client, Config, Directory, Server};
 use super::wire::{self, Template};
 use super::{build_luar, load_average, machine, versions};
 
@@ -156,37 +156,17 @@ fn parse(args: &[String]) -> Result<Option<Options>, String> {
     Ok(Some(options))
 }
 
-/// A directory for a server's files, removed when dropped.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Result<Directory, String> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("luar-bench-{}-{number}", process::id()));
-        fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Directory(path))
-    }
-
-    fn server(&self, config: &Config, args: &[&str]) -> Result<Server, String> {
-        let directory = self.0.to_string_lossy();
-        let all = ["--dir", &directory].iter().chain(args).map(|arg| (*arg).to_owned()).collect();
-        Server::start(&Config { args: all, ..config.clone() })
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // It is in the system's directory for such files: what is left there does no harm.
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// Starts a server whose files are in this directory.
+fn serve(directory: &Directory, config: &Config, args: &[&str]) -> Result<Server, String> {
+    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    Server::start_in(directory, &Config { args, ..config.clone() })
 }
 
 // --- snapshots -----------------------------------------------------------------------------------
 
 fn snapshots(options: &Options, config: &Config, directory: &Directory) -> Result<Figures, String> {
     let keys = (options.megabytes << 20) / VALUE_BYTES as u64;
-    let server = directory.server(config, &[])?;
+    let server = serve(directory, config, &[])?;
     fill(&server, keys)?;
     let idle_time = Duration::from_secs(if options.is_quick { 3 } else { 15 });
     println!("{}: {keys} keys are there", config.name);
@@ -227,12 +207,12 @@ fn snapshots(options: &Options, config: &Config, directory: &Directory) -> Resul
     if info(&mut asker, "rdb_last_bgsave_status")? != "ok" {
         return Err(format!("{}: BGSAVE failed", config.name));
     }
-    let file = directory.0.join("dump.rdb");
+    let file = directory.path().join("dump.rdb");
     let file_bytes = fs::metadata(&file).map_err(|error| error.to_string())?.len();
     drop((asker, server));
 
     let began = Instant::now();
-    let server = directory.server(config, &[])?;
+    let server = serve(directory, config, &[])?;
     let load_seconds = began.elapsed().as_secs_f64();
     let size = String::from_utf8_lossy(&server.client()?.call(&[b"DBSIZE"])?).trim().to_owned();
     if size != format!(":{keys}") {
@@ -354,7 +334,7 @@ fn append_only(
         let mut servers = Vec::new();
         for (directory, settings) in directories.iter().zip(settings) {
             let args = [settings, &["--auto-aof-rewrite-percentage", "0"]].concat();
-            servers.push(directory.server(config, &args)?);
+            servers.push(serve(directory, config, &args)?);
         }
         let rate = |server: &Server, pipeline: usize| -> Result<f64, String> {
             let measured = load::run(server.port, &slice(&templates, pipeline, time, 1))?;

@@ -7,7 +7,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{self, Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::wire;
@@ -32,6 +33,34 @@ pub struct Server {
     pub name: String,
     pub port: u16,
     process: Child,
+    /// Removed once the process is gone.
+    _directory: Option<Directory>,
+}
+
+/// A directory for a server's files, removed when dropped.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// # Errors
+    /// It cannot be made.
+    pub fn new() -> Result<Directory, String> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("luar-bench-{}-{number}", process::id()));
+        fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Directory(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // It is in the system's directory for such files: what is left there does no harm.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// True when the binary is redis-server or a fork that answers like it.
@@ -49,13 +78,24 @@ pub fn version(binary: &Path) -> Result<String, String> {
 }
 
 impl Server {
+    /// In a directory of its own.
+    ///
     /// # Errors
-    /// The server does not start or does not answer in time; the text includes its log.
+    /// The server does not start or does not answer in time.
     pub fn start(config: &Config) -> Result<Server, String> {
+        let directory = Directory::new()?;
+        let mut server = Server::start_in(&directory, config)?;
+        server._directory = Some(directory);
+        Ok(server)
+    }
+
+    /// # Errors
+    /// The server does not start or does not answer in time.
+    pub fn start_in(directory: &Directory, config: &Config) -> Result<Server, String> {
         let port = free_port()?;
         let mut command = Command::new(&config.binary);
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
-        command.args(["--save", "", "--appendonly", "no"]);
+        command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(directory.path());
         if let Some(workers) = config.workers {
             command.args(["--workers", &workers.to_string()]);
         }
@@ -64,7 +104,7 @@ impl Server {
         let process = command
             .spawn()
             .map_err(|error| format!("cannot start {}: {error}", config.binary.display()))?;
-        let mut server = Server { name: config.name.clone(), port, process };
+        let mut server = Server { name: config.name.clone(), port, process, _directory: None };
         let deadline = Instant::now() + START_DEADLINE;
         loop {
             if let Ok(mut client) = server.client()
