@@ -1,8 +1,10 @@
-//! Development tasks: `cargo xtask test`, `cargo xtask talk`, `cargo xtask bench`.
+//! Development tasks: `cargo xtask test`, `cargo xtask talk`, `cargo xtask bench`,
+//! `cargo xtask suite`.
 //!
 //! Only dispatches; each task is a module. Never part of the server.
 
 mod bench;
+mod suite;
 mod talk;
 mod test;
 
@@ -10,6 +12,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <task>
   bench  measure beside redis-server (see `cargo xtask bench --help`)
+  suite  run the test suite of Valkey (see `cargo xtask suite --help`)
   talk   run talk files (see `cargo xtask talk --help`)
   test   run everything, or some stages (see `cargo xtask test --help`)";
 
@@ -21,6 +24,7 @@ fn main() -> ExitCode {
     };
     let outcome = match task {
         "bench" => bench::main(rest),
+        "suite" => suite::main(rest),
         "talk" => talk::main(rest),
         "test" => test::main(rest),
         _ => Err(USAGE.to_owned()),
