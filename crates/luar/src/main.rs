@@ -46,7 +46,8 @@ fn main() -> ExitCode {
     }
     let result = match server::config::load(&args, &mut std::io::stdin()) {
         Ok(loaded) => server::run(loaded),
-        Err(error) => Err(error.to_string()),
+        // As with Redis, and who starts servers looks for it.
+        Err(error) => Err(format!("*** FATAL CONFIG FILE ERROR *** {error}")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

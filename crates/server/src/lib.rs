@@ -122,9 +122,14 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
         snapshot.port,
         std::process::id()
     );
+    if snapshot.always_show_logo {
+        log::write_raw(&logo(&snapshot));
+    }
     for warning in &loaded.warnings {
         log_warning!("{warning}");
     }
+    // Tools that start servers wait for these words.
+    log_notice!("Server initialized");
     let saved = durability::loading::prepare(&server)?;
     let pid_file = process::PidFile::write(&snapshot);
     thread::scope(|scope| {
@@ -182,6 +187,16 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
     }
     log_notice!("Luar is now ready to exit, bye bye...");
     Ok(())
+}
+
+/// `always-show-logo`: the moon, and what tools look for beside Redis's logo.
+fn logo(config: &Config) -> String {
+    format!(
+        "\n      _..._\n    .:::::::.      Luar {LUAR_VERSION}\n   :::::::::::     Running in standalone mode\n   \
+         `:::::::::'     Port: {}\n     `':::''       PID: {}\n\n",
+        config.port,
+        std::process::id()
+    )
 }
 
 /// Ends the server, or says why not: then false.

@@ -69,11 +69,15 @@ pub fn write(level: Level, text: Arguments<'_>) {
         Level::Notice => '*',
         Level::Warning => '#',
     };
-    let line = format!("{}:M {} {mark} {text}\n", std::process::id(), timestamp());
+    write_raw(&format!("{}:M {} {mark} {text}\n", std::process::id(), timestamp()));
+}
+
+/// Writes this and nothing else.
+pub fn write_raw(text: &str) {
     let _ = match &*FILE.lock() {
         // Opened for each line, so that the file may be moved away at any time (logrotate).
-        Some(path) => open(path).and_then(|mut file| file.write_all(line.as_bytes())),
-        None => std::io::stdout().lock().write_all(line.as_bytes()),
+        Some(path) => open(path).and_then(|mut file| file.write_all(text.as_bytes())),
+        None => std::io::stdout().lock().write_all(text.as_bytes()),
     };
 }
 

@@ -69,14 +69,16 @@ impl Manifest {
         let text = text.strip_suffix(b"\n").ok_or(ManifestError {
             line: 1 + text.iter().filter(|byte| **byte == b'\n').count(),
             what: match text {
-                b"" => "the file is empty",
-                _ => "it does not end",
+                b"" => "Found an empty AOF manifest",
+                _ => "Invalid AOF manifest file format: the last line does not end",
             },
         })?;
         for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
             let added = match line {
                 [b'#', ..] => Ok(()),
-                _ if line.len() >= LINE_BYTES_MAX => Err("it is too long"),
+                _ if line.len() >= LINE_BYTES_MAX => {
+                    Err("The AOF manifest file contains too long line")
+                }
                 _ => parse_line(line).and_then(|file| manifest.add(file)),
             };
             added.map_err(|what| ManifestError { line: index + 1, what })?;
@@ -86,12 +88,14 @@ impl Manifest {
 
     fn add(&mut self, file: File) -> Result<(), &'static str> {
         match file.kind {
-            Kind::Base if self.base.is_some() => return Err("there is a base file already"),
+            Kind::Base if self.base.is_some() => {
+                return Err("Found duplicate base file information");
+            }
             Kind::Base => self.base = Some(file),
             Kind::History => self.history.push(file),
             Kind::Incremental => {
                 if self.incremental.last().is_some_and(|last| last.sequence >= file.sequence) {
-                    return Err("sequence numbers do not ascend");
+                    return Err("Found a non-monotonic sequence number");
                 }
                 self.incremental.push(file);
             }
@@ -112,17 +116,18 @@ impl Manifest {
 }
 
 fn parse_line(line: &[u8]) -> Result<File, &'static str> {
-    const FORMAT: &str = "it is no list of names and values";
+    const FORMAT: &str = "Invalid AOF manifest file format";
     let words = resp::split_args(line).map_err(|_| FORMAT)?;
     if words.len() < 6 || words.len() % 2 != 0 {
         return Err(FORMAT);
     }
     let (mut name, mut sequence, mut kind) = (None, None, None);
     for pair in words.chunks_exact(2) {
-        let value = std::str::from_utf8(&pair[1]).map_err(|_| "a value is not UTF-8")?;
+        let value = std::str::from_utf8(&pair[1])
+            .map_err(|_| "Invalid AOF manifest file format: a value is not UTF-8")?;
         if pair[0].eq_ignore_ascii_case(b"file") {
             if value.is_empty() || value.contains(['/', '\\']) || matches!(value, "." | "..") {
-                return Err("a file's name is expected, not a path");
+                return Err("File can't be a path, just a filename");
             }
             if value.len() > NAME_BYTES_MAX {
                 return Err("a file's name is too long");
@@ -135,13 +140,13 @@ fn parse_line(line: &[u8]) -> Result<File, &'static str> {
                 "b" => Kind::Base,
                 "i" => Kind::Incremental,
                 "h" => Kind::History,
-                _ => return Err("the type of the file is unknown"),
+                _ => return Err("Unknown AOF file type"),
             });
         }
     }
     match (name, sequence, kind) {
         (Some(name), Some(sequence), Some(kind)) => Ok(File { name, sequence, kind }),
-        _ => Err("a file, its seq and its type are expected"),
+        _ => Err("Invalid AOF manifest file format: a file, its seq and its type are expected"),
     }
 }
 

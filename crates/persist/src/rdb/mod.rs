@@ -27,7 +27,7 @@ use crc::{CRC_64_REDIS, Crc, Table};
 
 pub use encode::{Encoder, Pieces};
 pub use long::Long;
-pub use payload::{RestoreError, dump, restore};
+pub use payload::{RestoreError, dump, restore, trust_checksums};
 pub use reader::{Item, Key, Reader};
 pub use writer::{Access, Records, Writer};
 

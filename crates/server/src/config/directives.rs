@@ -55,6 +55,8 @@ pub struct Traits {
     pub sensitive: bool,
     /// CONFIG GET and SET do not know it.
     pub hidden: bool,
+    /// For tests only: CONFIG GET answers it to its whole name, and to no pattern.
+    pub concealed: bool,
     pub effect: Option<Effect>,
     /// It names a file: setting it to what it was has its effect again.
     pub volatile: bool,
@@ -70,6 +72,7 @@ const MUTABLE: Traits = Traits {
     protected: false,
     sensitive: false,
     hidden: false,
+    concealed: false,
     effect: None,
     volatile: false,
     unbuilt: None,
@@ -96,6 +99,10 @@ impl Traits {
 
     const fn hidden(self) -> Traits {
         Traits { hidden: true, ..self }
+    }
+
+    const fn concealed(self) -> Traits {
+        Traits { concealed: true, ..self }
     }
 
     const fn unbuilt(self, what: &'static str) -> Traits {
@@ -362,6 +369,15 @@ directives! {
     rdb_del_sync_files: bool = "rdb-del-sync-files", "no", (), MUTABLE;
     rdb_save_incremental_fsync: bool = "rdb-save-incremental-fsync", "yes", (), MUTABLE;
     sanitize_dump_payload: SanitizeDumpPayload = "sanitize-dump-payload", "no", (), MUTABLE;
+
+    /// How long each key that is loaded or saved in the background takes at least, in microseconds;
+    /// below zero, one of so many keys takes one.
+    key_load_delay_us: i32 = "key-load-delay", "0", range(-INT, INT), MUTABLE.concealed();
+    rdb_key_save_delay_us: i32 = "rdb-key-save-delay", "0", range(-INT, INT), MUTABLE.concealed();
+    /// Without effect: other threads than the one that loads serve clients.
+    loading_process_events_interval_bytes: i32 =
+        "loading-process-events-interval-bytes", "2097152", range(1024, INT),
+        MUTABLE.concealed();
 
     // Append-only file.
     appendonly: bool = "appendonly", "no", (), MUTABLE.then(Effect::AppendOnly);

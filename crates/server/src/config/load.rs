@@ -13,9 +13,17 @@ use std::path::{Path, PathBuf};
 /// How deep files may include files: a file that includes itself ends here.
 const INCLUDE_DEPTH_MAX: usize = 16;
 
-/// Directives that Redis still accepts and ignores, since they once meant something.
-const FORGOTTEN: &[&str] =
-    &["list-max-ziplist-entries", "list-max-ziplist-value", "lua-replicate-commands"];
+/// Directives that Redis still accepts and ignores, since they once meant something, and those of
+/// Valkey, and of its tests, about what Luar never does: its log has no data of users, it has no
+/// DEBUG ASSERT, and a bug ends it in one way only.
+const FORGOTTEN: &[&str] = &[
+    "list-max-ziplist-entries",
+    "list-max-ziplist-value",
+    "lua-replicate-commands",
+    "enable-debug-assert",
+    "hide-user-data-from-log",
+    "use-exit-on-panic",
+];
 
 /// Directives of features that are not built, and have no value of their own.
 const UNBUILT: &[(&str, &str)] = &[
@@ -262,7 +270,8 @@ impl Loader {
             args => args.to_vec(),
         };
         let mut args: Vec<&[u8]> = unpacked.iter().map(Vec::as_slice).collect();
-        if args.is_empty() {
+        // A bare `save` takes all points back.
+        if args.is_empty() && directive.name != "save" {
             return Err(refused(super::value::WRONG_ARGUMENTS.into()));
         }
         if directive.name == "replicaof" && args.len() == 2 && is_no_one(&args) {

@@ -101,7 +101,9 @@ impl ConfigStore {
                 }
                 continue;
             }
-            for directive in DIRECTIVES.iter().filter(|directive| !directive.traits.hidden) {
+            let shown =
+                |directive: &&Directive| !directive.traits.hidden && !directive.traits.concealed;
+            for directive in DIRECTIVES.iter().filter(shown) {
                 for name in directive.names() {
                     if matches(pattern, name.as_bytes()) {
                         add(name, name.as_bytes(), directive);

@@ -131,6 +131,14 @@ pub struct Saved {
 /// Looks what there is to load, and has clients told to wait if there is something. To be called
 /// before the first one is served. The error is for the user.
 pub fn prepare(server: &Server) -> Result<Saved, String> {
+    look(server).inspect_err(log_fatal)
+}
+
+fn log_fatal(error: &String) {
+    crate::log_warning!("Fatal error loading the DB: {error}. Exiting.");
+}
+
+fn look(server: &Server) -> Result<Saved, String> {
     let config = server.config.current();
     if config.appendonly {
         let (directory, bytes) = replay::open(&config)?;
@@ -165,7 +173,7 @@ pub fn load(server: &Arc<Server>, saved: Saved) -> Result<(), String> {
         });
     }
     server.durability.loading.end();
-    done.inspect_err(|error| crate::log_warning!("Fatal error loading the DB: {error}. Exiting."))
+    done.inspect_err(log_fatal)
 }
 
 fn failed(path: &Path, error: &dyn Display) -> String {
@@ -195,7 +203,8 @@ pub fn keys<R: Read>(server: &Server, reader: &mut Reader<R>, part: &Part) -> Re
             .name("load".into())
             .spawn_scoped(scope, move || insert_all(server, receiver, now_ms))
             .map_err(|error| error.to_string())?;
-        let mut from = Unpacking { server, part, now_ms, db: 0, keys: 0, expired: 0 };
+        let is_delayed = server.config.current().key_load_delay_us != 0;
+        let mut from = Unpacking { server, part, now_ms, is_delayed, db: 0, keys: 0, expired: 0 };
         let read = from.send_all(reader, |batch| sender.send(batch).is_ok());
         drop(sender);
         let inserted = inserting.join().map_err(|_| "a thread panicked".to_owned())?;
@@ -218,6 +227,8 @@ struct Unpacking<'s> {
     server: &'s Server,
     part: &'s Part,
     now_ms: i64,
+    /// By `key-load-delay`, as it was in the beginning.
+    is_delayed: bool,
     db: u32,
     keys: u64,
     expired: u64,
@@ -235,7 +246,12 @@ impl Unpacking<'_> {
         let mut reported = Instant::now();
         while let Some(item) = reader.item().map_err(|error| error.to_string())? {
             match item {
-                Item::Key(key) => batch.extend(self.arrival(key)),
+                Item::Key(key) => {
+                    if self.is_delayed {
+                        self.delay();
+                    }
+                    batch.extend(self.arrival(key));
+                }
                 Item::Aux { name, value } => self.note(&name, &value),
                 Item::Select(db) => self.select(db)?,
                 Item::Resize { keys, expires } => {
@@ -267,6 +283,11 @@ impl Unpacking<'_> {
         loading.advance(self.part.before_bytes + reader.offset());
         send(Batch::Entries(batch));
         Ok(())
+    }
+
+    fn delay(&self) {
+        let delay_us = || self.server.config.current().key_load_delay_us;
+        super::delay(1, delay_us, || self.server.is_shutting_down());
     }
 
     fn select(&mut self, db: u32) -> Result<(), String> {

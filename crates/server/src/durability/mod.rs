@@ -16,6 +16,9 @@ mod old_scripts;
 mod replay;
 pub mod save;
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use command::Error;
 
 use crate::config::Config;
@@ -73,6 +76,30 @@ impl Durability {
                 crate::log_warning!("Error trying to save the DB, can't exit.");
                 false
             }
+        }
+    }
+}
+
+/// Takes as long as so many keys are to take by `key-load-delay` or `rdb-key-save-delay`, with which
+/// tests make work of a few keys last: until there is no such delay any more, or it is to end.
+fn delay(keys: u64, delay_us: impl Fn() -> i32, ends: impl Fn() -> bool) {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let begun = Instant::now();
+    loop {
+        let per_key_us = delay_us();
+        if per_key_us == 0 || keys == 0 || ends() {
+            return;
+        }
+        let each = match per_key_us {
+            1.. => Duration::from_micros(per_key_us.unsigned_abs().into()),
+            // Shorter than any sleep: mostly none, so that it comes out right in all.
+            _ if fastrand::u32(..per_key_us.unsigned_abs()) > 0 => return,
+            _ => Duration::from_micros(1),
+        };
+        let whole = each.saturating_mul(u32::try_from(keys).unwrap_or(u32::MAX));
+        match whole.checked_sub(begun.elapsed()) {
+            Some(left) if !left.is_zero() => thread::park_timeout(left.min(PAUSE)),
+            _ => return,
         }
     }
 }

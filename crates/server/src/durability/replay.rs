@@ -192,7 +192,8 @@ impl Replay<'_> {
     fn keyspace_command(&mut self, args: &[&[u8]]) -> Result<bool, String> {
         let name = || args[0].escape_ascii().to_string();
         let command = table().find(args).map_err(|_| {
-            format!("the command '{}' with {} arguments is not known", name(), args.len() - 1)
+            let count = args.len() - 1;
+            format!("Unknown command '{}' reading the append only file: {count} arguments", name())
         })?;
         let Some(Run::Keyspace(handler)) = command.run else {
             return Err(format!("the command '{}' has no place in it", name()));

@@ -545,10 +545,14 @@ impl Snapshot<'_> {
         for (db, size) in sizes.filter(|(_, size)| size.keys > 0) {
             writer.select(db as u32, size.keys as u64, size.expires as u64)?;
         }
-        let mut spare = Vec::new();
+        let (mut spare, mut saved_keys) = (Vec::new(), 0);
         loop {
             let step = self.step();
             self.gathered.drain(&mut writer, &mut spare)?;
+            let keys = self.gathered.keys.load(Ordering::Relaxed);
+            let delay_us = || self.server.config.current().rdb_key_save_delay_us;
+            super::delay(keys - saved_keys, delay_us, || self.server.is_shutting_down());
+            saved_keys = keys;
             match step {
                 Step::Done => break,
                 Step::More => {}

@@ -102,6 +102,10 @@ fn debug(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
             request.server().active_expire.store(integer(on)? != 0, Ordering::Relaxed);
             request.reply.ok();
         }
+        ("set-skip-checksum-validation", [on]) => {
+            persist::rdb::trust_checksums(integer(on)? != 0);
+            request.reply.ok();
+        }
         ("change-repl-id", []) => {
             *request.server().replication_id.lock() = random_hex(40);
             request.reply.ok();
@@ -232,6 +236,8 @@ fn help(request: &mut Request<'_, '_>) {
             "    Answer a reply of this type.",
             "SET-ACTIVE-EXPIRE <0|1>",
             "    Whether keys expire though nobody asks for them.",
+            "SET-SKIP-CHECKSUM-VALIDATION <0|1>",
+            "    Whether RESTORE believes the checksums of payloads.",
             "SLEEP <seconds>",
             "    Stop everything for a while.",
         ],
