@@ -149,10 +149,10 @@ impl KeySpec {
         if last >= argc || first < 0 {
             return None;
         }
-        let mut position = first;
-        while position <= last {
-            out.push(position as usize);
-            position += step;
+        let (first, end) = (first as usize, (last + 1).max(first) as usize);
+        match step {
+            1 => out.extend(first..end),
+            _ => out.extend((first..end).step_by(step as usize)),
         }
         Some(())
     }

@@ -8,7 +8,7 @@ const LRU_MASK: u32 = 0x00ff_ffff;
 /// Counter of a new key, so that it is not evicted before it had a chance.
 const LFU_INITIAL: u32 = 5;
 
-fn lru_clock(now_ms: i64) -> u32 {
+pub fn lru_clock(now_ms: i64) -> u32 {
     (now_ms / 1000) as u32 & LRU_MASK
 }
 
@@ -16,25 +16,13 @@ fn lfu_minutes(now_ms: i64) -> u32 {
     (now_ms / 60_000) as u32 & 0xffff
 }
 
-/// The clock of a key that has just been created.
-pub fn fresh(worker: &Worker, now_ms: i64) -> u32 {
-    if worker.settings.policy.is_lfu() {
-        (lfu_minutes(now_ms) << 8) | LFU_INITIAL
-    } else {
-        lru_clock(now_ms)
-    }
+/// The clock under LFU of a key that has just been created.
+pub fn lfu_fresh(now_ms: i64) -> u32 {
+    (lfu_minutes(now_ms) << 8) | LFU_INITIAL
 }
 
-/// Notes that a key was used.
-#[inline]
-pub fn touch(entry: &Entry, worker: &Worker, now_ms: i64) {
-    if !worker.settings.policy.is_lfu() {
-        let clock = lru_clock(now_ms);
-        if entry.access() != clock {
-            entry.set_access(clock);
-        }
-        return;
-    }
+/// Notes under LFU that a key was used.
+pub fn lfu_touch(entry: &Entry, worker: &Worker, now_ms: i64) {
     let counter = lfu_count(entry, worker, now_ms);
     let counter = increment(counter, worker);
     entry.set_access((lfu_minutes(now_ms) << 8) | counter);

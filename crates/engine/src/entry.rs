@@ -132,8 +132,12 @@ fn rounded(bytes: usize) -> usize {
 }
 
 /// A canonical integer, the only kind of string stored as a number.
+#[inline]
 fn canonical_int(bytes: &[u8]) -> Option<i64> {
-    if bytes.len() > 20 || bytes.is_empty() { None } else { data::number::parse_i64(bytes) }
+    match bytes {
+        [b'-' | b'0'..=b'9', ..] if bytes.len() <= 20 => data::number::parse_i64(bytes),
+        _ => None,
+    }
 }
 
 impl Entry {
@@ -426,30 +430,33 @@ impl Entry {
     /// Overwrites a string or integer value when it fits the same allocation and the expiry slot
     /// need not be added. Returns whether it did.
     pub fn overwrite_string(&mut self, value: &[u8], expire_at_ms: Option<i64>) -> bool {
-        if expire_at_ms.is_some() && !self.has_slot() {
+        let bits = self.header().bits.get();
+        let skip = if bits & EXPIRY != 0 { size_of::<i64>() } else { 0 };
+        if expire_at_ms.is_some() && skip == 0 {
             return false;
         }
-        let number = canonical_int(value);
-        match (self.kind(), number) {
+        match (bits & KIND_MASK, canonical_int(value)) {
             (KIND_INT, Some(n)) => self.write_int(n),
             (KIND_INLINE, None) if value.len() <= INLINE_BYTES_MAX => {
-                let old = self.inline_bytes();
-                let fixed = self.total_bytes() - old;
-                if rounded(fixed + value.len()) != rounded(fixed + old) {
-                    return false;
-                }
-                // SAFETY: the rounded size is the same, so the bytes fit the allocation.
+                let key_bytes = self.header().key_bytes as usize;
+                let fixed = size_of::<Header>() + skip + size_of::<u32>() + key_bytes;
+                // SAFETY: an inline string has its length behind the header and the expiry, and
+                // behind that the key; the rounded size is the same, so the bytes fit the
+                // allocation.
                 unsafe {
-                    let at = self.key_at().add(self.header().key_bytes as usize);
-                    copy_nonoverlapping(value.as_ptr(), at, value.len());
-                    self.payload_at().cast::<u32>().write(value.len() as u32);
+                    let base = self.0.as_ptr().cast::<u8>();
+                    let len = base.add(size_of::<Header>() + skip).cast::<u32>();
+                    if rounded(fixed + value.len()) != rounded(fixed + len.read() as usize) {
+                        return false;
+                    }
+                    copy_nonoverlapping(value.as_ptr(), base.add(fixed), value.len());
+                    len.write(value.len() as u32);
                 }
             }
             _ => return false,
         }
-        let bits = self.header().bits.get() & !RAW;
-        self.header().bits.set(bits);
-        if self.has_slot() {
+        self.header().bits.set(bits & !RAW);
+        if skip != 0 {
             self.set_expire(expire_at_ms);
         }
         true

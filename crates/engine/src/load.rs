@@ -3,7 +3,6 @@
 //! Nobody sees the keyspace while it is loaded, so there is nobody to wake, nothing to log and
 //! nothing to put back. The server calls this between two looks at its gates.
 
-use crate::access;
 use crate::engine::Engine;
 use crate::entry::Entry;
 use crate::shard::SHARDS;
@@ -43,7 +42,7 @@ impl Txn<'_> {
     /// those behind it are dropped.
     pub fn load(&mut self, batch: &mut Vec<Arrival>) -> Result<(), Arrival> {
         let engine = self.engine;
-        let clock = access::fresh(self.worker, self.now_ms);
+        let clock = self.fresh_clock();
         let ahead: Vec<(u32, u64)> = batch.iter().map(|new| (new.db, new.hash)).collect();
         for (at, arrival) in batch.drain(..).enumerate() {
             if let Some(&(db, hash)) = ahead.get(at + AHEAD)

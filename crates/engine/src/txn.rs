@@ -127,6 +127,8 @@ pub struct Txn<'e> {
     obstacle: Option<u16>,
     pub(crate) db: u32,
     pub(crate) now_ms: i64,
+    /// What the access clock of a key used now says; none under LFU, where that depends on the key.
+    pub(crate) lru_clock: Option<u32>,
     /// Keys that a read found expired; removed at commit.
     expired: RefCell<Vec<KeyName>>,
     pub(crate) effects: Effects,
@@ -188,6 +190,7 @@ impl<'e> Txn<'e> {
             obstacle: None,
             db: 0,
             now_ms,
+            lru_clock: (!worker.settings.policy.is_lfu()).then(|| access::lru_clock(now_ms)),
             expired: RefCell::default(),
             effects: Effects::default(),
             no_touch: false,
@@ -237,17 +240,26 @@ impl<'e> Txn<'e> {
 
     /// Whether the shard of this key is held. Until `forget_key`, which must come before the key's
     /// memory is used for anything else, the key is not hashed again.
-    #[inline]
+    #[inline(always)]
     pub fn expect_key(&mut self, key: &[u8]) -> bool {
-        let (address, len) = (key.as_ptr().addr(), key.len());
-        if let Some(Found { hash, .. }) = self.found_last(key) {
-            self.hashed = Hashed { address, len, hash };
-            self.is_hashed.set(true);
+        let found = *self.found.get_mut();
+        // SAFETY: as in `found_last`.
+        if let Some(entry) = unsafe { found.slot.as_ref() }
+            && found.db == self.db
+            && same(entry.key(), key)
+        {
+            let (address, len) = (key.as_ptr().addr(), key.len());
+            self.hashed = Hashed { address, len, hash: found.hash };
+            *self.is_hashed.get_mut() = true;
             return true;
         }
+        self.expect_other_key(key)
+    }
+
+    fn expect_other_key(&mut self, key: &[u8]) -> bool {
         let hash = self.engine.hash(key);
-        self.hashed = Hashed { address, len, hash };
-        self.is_hashed.set(false);
+        self.hashed = Hashed { address: key.as_ptr().addr(), len: key.len(), hash };
+        *self.is_hashed.get_mut() = false;
         let shard = Engine::shard_of(hash);
         let holds = self.holds(shard);
         if holds && self.plan != Plan::Walk {
@@ -315,6 +327,19 @@ impl<'e> Txn<'e> {
     /// The entry of a key, expired or not.
     #[inline]
     pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<&Entry> {
+        if self.is_hashed.get() && self.is_expected(key) {
+            let found = self.found.get();
+            // SAFETY: as in `found_last`.
+            if let Some(entry) = unsafe { found.slot.as_ref() }
+                && found.db == self.db
+            {
+                return Some(entry);
+            }
+        }
+        self.look_up(hash, key)
+    }
+
+    fn look_up(&self, hash: u64, key: &[u8]) -> Option<&Entry> {
         if let Some(found) = self.found_last(key) {
             // SAFETY: as in `found_last`; changes need `&mut self`.
             return unsafe { found.slot.as_ref() };
@@ -343,7 +368,7 @@ impl<'e> Txn<'e> {
         let is_counter = (found.is_saved || !self.is_recording())
             && !found.is_counter
             && !self.logs
-            && !self.worker.settings.policy.is_lfu()
+            && self.lru_clock.is_some()
             && !self.shard(Engine::shard_of(hash)).is_observed
             // SAFETY: as in `found_last`.
             && unsafe { found.slot.as_ref() }.map(Entry::address) == Some(entry);
@@ -437,6 +462,7 @@ impl<'e> Txn<'e> {
         self.logs
     }
 
+    #[inline(never)]
     fn log_now(&mut self, key: &[u8], change: Change<'_>) {
         let (worker, db) = (self.worker, self.db);
         let spare = || worker.spare_changes.take().unwrap_or_default();
@@ -593,21 +619,28 @@ impl<'e> Txn<'e> {
     }
 
     /// The live entry of a key: neither statistics nor access clock change.
+    #[inline]
     pub fn peek(&self, key: &[u8]) -> Option<&Entry> {
         let hash = self.hash(key);
         let entry = self.find(hash, key)?;
         if entry.is_expired(self.now_ms) {
-            let mut expired = self.expired.borrow_mut();
-            if expired.len() < EXPIRED_NOTED_MAX {
-                expired.push((self.db, key.into()));
-            }
+            self.note_expired(key);
             return None;
         }
         Some(entry)
     }
 
+    #[cold]
+    fn note_expired(&self, key: &[u8]) {
+        let mut expired = self.expired.borrow_mut();
+        if expired.len() < EXPIRED_NOTED_MAX {
+            expired.push((self.db, key.into()));
+        }
+    }
+
     /// The live entry of a key, as a command that reads it: counts a hit or a miss and touches
     /// the access clock.
+    #[inline]
     pub fn read(&self, key: &[u8]) -> Option<&Entry> {
         let found = self.probe(key);
         if let Some(entry) = found {
@@ -618,6 +651,7 @@ impl<'e> Txn<'e> {
 
     /// The live entry of a key, as a command that asks about it (EXISTS, TTL): counts a hit or a
     /// miss and leaves the access clock alone.
+    #[inline]
     pub fn probe(&self, key: &[u8]) -> Option<&Entry> {
         let found = self.peek(key);
         match found {
@@ -627,16 +661,29 @@ impl<'e> Txn<'e> {
         found
     }
 
+    #[inline]
     pub(crate) fn touch(&self, entry: &Entry) {
-        if !self.no_touch {
-            access::touch(entry, self.worker, self.now_ms);
+        if self.no_touch {
+            return;
         }
+        match self.lru_clock {
+            Some(clock) if clock == entry.access() => {}
+            Some(clock) => entry.set_access(clock),
+            None => access::lfu_touch(entry, self.worker, self.now_ms),
+        }
+    }
+
+    /// The access clock of a key that is created now.
+    #[inline]
+    pub(crate) fn fresh_clock(&self) -> u32 {
+        self.lru_clock.unwrap_or_else(|| access::lfu_fresh(self.now_ms))
     }
 
     pub fn exists(&self, key: &[u8]) -> bool {
         self.peek(key).is_some()
     }
 
+    #[inline]
     pub fn read_string(&self, key: &[u8]) -> Result<Option<Str<'_>>, WrongType> {
         match self.read(key).map(Entry::get) {
             None => Ok(None),

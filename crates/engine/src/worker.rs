@@ -89,6 +89,7 @@ impl Worker {
         Worker { stopped_runs, ..self }
     }
 
+    #[inline]
     pub(crate) fn is_stopped(&self, run: u64) -> bool {
         self.stopped_runs.is_stopped(run)
     }

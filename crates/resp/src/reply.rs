@@ -81,6 +81,7 @@ impl<'a> Reply<'a> {
         }
     }
 
+    #[inline]
     pub fn ok(&mut self) {
         if self.is_short(Short::Ok) {
             return;
@@ -118,11 +119,16 @@ impl<'a> Reply<'a> {
         self.header(b':', value);
     }
 
+    #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
         if self.is_short(Short::Bulk) {
             self.out.extend_from_slice(bytes);
             return;
         }
+        self.encoded_bulk(bytes);
+    }
+
+    fn encoded_bulk(&mut self, bytes: &[u8]) {
         self.out.reserve(bytes.len() + HEADER_MAX + 2);
         self.length(b'$', bytes.len());
         self.out.extend_from_slice(bytes);

@@ -12,6 +12,9 @@ use crate::{Reply, inline};
 /// The longest line a client may send: an inline command, or a header that never ends.
 const LINE_MAX: usize = 64 * 1024;
 
+/// The longest argument whose length has two digits.
+const SHORT_MAX: u64 = 99;
+
 /// What a client that has not authenticated yet may send.
 const UNAUTHENTICATED_ARGS_MAX: i64 = 10;
 const UNAUTHENTICATED_BULK_MAX: i64 = 16 * 1024;
@@ -233,6 +236,9 @@ impl Progress {
             self.missing = count as usize;
             self.position = next;
         }
+        if self.bulk_len.is_none() && limits.bulk_len_max >= SHORT_MAX {
+            self.take_short(buffer, spans);
+        }
         while self.missing > 0 {
             let len = match self.bulk_len {
                 Some(len) => len,
@@ -252,6 +258,30 @@ impl Progress {
             self.missing -= 1;
         }
         Ok(Parsed::Command { consumed: self.position })
+    }
+
+    /// Reads arguments as long as they are whole and no longer than `SHORT_MAX`, as most are.
+    #[inline]
+    fn take_short(&mut self, buffer: &[u8], spans: &mut Vec<Span>) {
+        let (mut position, mut missing) = (self.position, self.missing);
+        while missing > 0 {
+            let rest = &buffer[position..];
+            let (start, len) = match *rest {
+                [b'$', ones @ b'0'..=b'9', b'\r', _, ..] => (4, ones - b'0'),
+                [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _, ..] => {
+                    (5, 10 * (tens - b'0') + (ones - b'0'))
+                }
+                _ => break,
+            };
+            let end = start + usize::from(len) + 2;
+            if rest.len() < end || position + end > u32::MAX as usize {
+                break;
+            }
+            spans.push(Span::new(position + start, usize::from(len)));
+            position += end;
+            missing -= 1;
+        }
+        (self.position, self.missing) = (position, missing);
     }
 
     /// Reads `$<length>` at `position` and moves behind it; `None` if it has not all arrived.

@@ -17,7 +17,6 @@ use std::ops::Deref;
 
 use data::{Encoding, Hash, Limits, List, Set, Zset};
 
-use crate::access;
 use crate::change::Change;
 use crate::engine::Engine;
 use crate::entry::{Collection, Entry, EntryRef, Str, Value, ValueRef};
@@ -46,7 +45,7 @@ pub enum NotIncremented {
 
 impl<'e> Txn<'e> {
     /// Notes a change of a key.
-    #[inline]
+    #[inline(always)]
     fn changed(&mut self, hash: u64, key: &[u8], change: Change<'_>) {
         self.log(key, change);
         self.announce(hash, key);
@@ -133,7 +132,7 @@ impl<'e> Txn<'e> {
         let engine = self.engine;
         let db = self.db;
         if entry.access() == 0 {
-            entry.set_access(access::fresh(self.worker, self.now_ms));
+            entry.set_access(self.fresh_clock());
         }
         entry.set_epoch(self.epoch.bit());
         let has_expiry = entry.expire_at_ms().is_some();
@@ -171,8 +170,6 @@ impl<'e> Txn<'e> {
                 None => None,
             },
         };
-        let clock = access::fresh(self.worker, self.now_ms);
-        let lfu = self.worker.settings.policy.is_lfu();
         let mut in_place = false;
         if let Some(mut at) =
             self.find(hash, key).inspect(|entry| self.preserve(entry)).map(Entry::address)
@@ -183,7 +180,7 @@ impl<'e> Txn<'e> {
             // The index of expiries does not change when both or neither has one.
             let same_index = entry.expire_at_ms().is_some() == expire.is_some();
             in_place = same_index && entry.overwrite_string(value, expire);
-            if in_place && !lfu {
+            if in_place && let Some(clock) = self.lru_clock {
                 entry.set_access(clock);
             }
         }

@@ -145,15 +145,20 @@ struct Index {
 impl Index {
     const SLOTS_MIN: usize = 64;
 
-    /// Those that may have this hash.
+    /// The record of this hash that is it, or the free slot where it would be.
     #[inline]
-    fn candidates(&self, hash: u64) -> impl Iterator<Item = usize> {
+    fn find(&self, hash: u64, is_it: impl Fn(usize) -> bool) -> Result<usize, Vacancy> {
         let mut at = self.home(hash);
-        std::iter::from_fn(move || {
-            let number = *self.slots.get(at)?;
+        while let Some(&number) = self.slots.get(at) {
+            if number == NONE {
+                break;
+            }
+            if is_it(number as usize) {
+                return Ok(number as usize);
+            }
             at = (at + 1) & (self.slots.len() - 1);
-            (number != NONE).then_some(number as usize)
-        })
+        }
+        Err(Vacancy(at))
     }
 
     /// The low bits say the shard: keys that a script touches may have them in common.
@@ -162,17 +167,18 @@ impl Index {
         (hash >> 16) as usize & self.slots.len().wrapping_sub(1)
     }
 
-    /// Adds the last of these records, and if it is empty all those of the segment.
+    /// Adds the last of these records in its slot, and if the index is empty all those of the
+    /// segment.
     #[inline]
-    fn add(&mut self, records: &[Record], segment: usize) {
+    fn add(&mut self, records: &[Record], segment: usize, Vacancy(at): Vacancy) {
         if self.used == 0 || 2 * (self.used + 1) > self.slots.len() {
-            self.rebuild(records, segment);
-        } else {
-            self.put(records, records.len() - 1);
+            return self.rebuild(records, segment);
         }
+        debug_assert_eq!(self.slots[at], NONE);
+        self.slots[at] = (records.len() - 1) as u32;
+        self.used += 1;
     }
 
-    #[inline]
     fn put(&mut self, records: &[Record], number: usize) {
         let mut at = self.home(records[number].hash);
         while self.slots[at] != NONE {
@@ -200,26 +206,33 @@ impl Index {
     }
 }
 
+/// The slot of the index for a key that has no record yet; any number while there is no index.
+#[derive(Clone, Copy)]
+struct Vacancy(usize);
+
 impl Recorder {
-    fn find(&self, hash: u64, db: u32, key: &[u8]) -> Option<usize> {
+    /// The record of a key in this segment, or where one is to be added.
+    #[inline]
+    fn find(&self, hash: u64, db: u32, key: &[u8]) -> Result<usize, Vacancy> {
         let is_it = |record: &Record| {
             record.hash == hash && record.db == db && same(self.texts.get(record.key), key)
         };
-        let segment = &self.records[self.segment..];
-        if segment.len() <= LINEAR_MAX {
-            return segment.iter().position(is_it).map(|at| self.segment + at);
+        if self.records.len() - self.segment > LINEAR_MAX {
+            return self.index.find(hash, |at| is_it(&self.records[at]));
         }
-        self.index.candidates(hash).find(|&at| is_it(&self.records[at]))
+        let mut segment = self.records[self.segment..].iter();
+        segment.position(is_it).map(|at| self.segment + at).ok_or(Vacancy(0))
     }
 
     /// Adds a record of a key that has none in this segment.
-    fn push(&mut self, hash: u64, db: u32, key: &[u8], saved: Saved) -> usize {
+    fn push(&mut self, vacancy: Vacancy, name: (u64, u32, &[u8]), saved: Saved) -> usize {
+        let (hash, db, key) = name;
         let at = self.records.len();
         self.bytes += size_of::<Record>() + key.len();
         let key = self.texts.add(key);
         self.records.push(Record { hash, db, key, saved });
         if at - self.segment >= LINEAR_MAX {
-            self.index.add(&self.records, self.segment);
+            self.index.add(&self.records, self.segment, vacancy);
             self.bytes += 4 * size_of::<u32>();
         }
         at
@@ -525,7 +538,7 @@ impl Txn<'_> {
     /// Whether a key needs no more recording. Only while recording.
     pub(crate) fn is_saved_whole(&self, hash: u64, key: &[u8]) -> bool {
         let log = self.undo.as_ref().expect("asked while recording");
-        log.find(hash, self.db, key).is_some_and(|at| log.records[at].saved.is_whole())
+        log.find(hash, self.db, key).is_ok_and(|at| log.records[at].saved.is_whole())
     }
 
     /// An entry was taken out of the table, or none was there before one was put in: saves it, or
@@ -542,9 +555,12 @@ impl Txn<'_> {
     fn note_replaced(&mut self, hash: u64, key: &[u8], old: Option<Entry>) {
         let (engine, db) = (self.engine, self.db);
         let log = self.undo.as_mut().expect("called while recording");
-        let Some(at) = log.find(hash, db, key) else {
-            log.push(hash, db, key, old.map_or(Saved::Absent, Saved::Entry));
-            return;
+        let at = match log.find(hash, db, key) {
+            Ok(at) => at,
+            Err(vacancy) => {
+                log.push(vacancy, (hash, db, key), old.map_or(Saved::Absent, Saved::Entry));
+                return;
+            }
         };
         let Some(mut old) = old else { return };
         let saved = &mut log.records[at].saved;
@@ -571,13 +587,17 @@ impl Txn<'_> {
         let entry = unsafe { place.entry() };
         let db = self.db;
         let log = self.undo.as_mut().expect("called while recording");
-        if let Some(at) = log.find(hash, db, entry.key()) {
-            let is_whole = log.records[at].saved.is_whole();
-            if is_whole {
-                self.note_saved(place);
+        let key = entry.key();
+        let vacancy = match log.find(hash, db, key) {
+            Err(vacancy) => vacancy,
+            Ok(at) => {
+                let is_whole = log.records[at].saved.is_whole();
+                if is_whole {
+                    self.note_saved(place);
+                }
+                return is_whole;
             }
-            return is_whole;
-        }
+        };
         let expire = entry.expire_at_ms();
         let saved = match entry.get() {
             ValueRef::Str(Str::Int(number)) => Saved::Int(number, expire),
@@ -587,7 +607,7 @@ impl Txn<'_> {
             }
             _ => return false,
         };
-        log.push(hash, db, entry.key(), saved);
+        log.push(vacancy, (hash, db, key), saved);
         self.note_saved(place);
         true
     }
@@ -612,8 +632,8 @@ impl Txn<'_> {
         // SAFETY: as in `begin_edit`.
         let key = unsafe { place.entry() }.key();
         let at = match log.find(hash, db, key) {
-            None => log.push(hash, db, key, Saved::Int(stored, expire)),
-            Some(at) => {
+            Err(vacancy) => log.push(vacancy, (hash, db, key), Saved::Int(stored, expire)),
+            Ok(at) => {
                 if let Saved::Expiry(when) = log.records[at].saved {
                     log.records[at].saved = Saved::Int(stored, when);
                 }
@@ -630,10 +650,10 @@ impl Txn<'_> {
         let db = self.db;
         let Some(log) = &mut self.undo else { return };
         match log.find(hash, db, key) {
-            None => {
-                log.push(hash, db, key, Saved::Expiry(expire));
+            Err(vacancy) => {
+                log.push(vacancy, (hash, db, key), Saved::Expiry(expire));
             }
-            Some(at) => {
+            Ok(at) => {
                 if let Saved::Deltas(deltas) = &mut log.records[at].saved {
                     deltas.expire_at_ms.get_or_insert(expire);
                 }
@@ -651,12 +671,12 @@ impl Txn<'_> {
         let db = self.db;
         let log = self.undo.as_mut().expect("called while recording");
         let at = match log.find(hash, db, entry.key()) {
-            None => {
+            Err(vacancy) => {
                 let saved = before_edit(entry, None);
                 log.bytes += saved.copied_bytes();
-                log.push(hash, db, entry.key(), saved)
+                log.push(vacancy, (hash, db, entry.key()), saved)
             }
-            Some(at) => {
+            Ok(at) => {
                 if let Saved::Expiry(when) = log.records[at].saved {
                     let saved = before_edit(entry, Some(when));
                     log.bytes += saved.copied_bytes();

@@ -323,7 +323,7 @@ impl ScriptHost<'_, '_> {
     }
 
     /// A command has run and answered.
-    #[inline]
+    #[inline(always)]
     fn ran(&mut self, command: &Registered, protocol: Protocol, answer: &mut Answer) {
         let failed = answer.is_error();
         if let Some(end) = self.look_at_end() {
