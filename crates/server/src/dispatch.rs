@@ -457,7 +457,7 @@ fn in_transaction(
         let body = Waiting {
             command,
             args: match &wait.again_as {
-                Some(again) => again.iter().cloned().collect(),
+                Some(again) => again.to_vec(),
                 None => args.iter().map(|arg| Box::from(*arg)).collect(),
             },
             info: client.info.clone(),
