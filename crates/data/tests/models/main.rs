@@ -54,5 +54,6 @@ mod hash;
 mod list;
 mod listpack;
 mod set;
+mod stream;
 mod table;
 mod zset;
