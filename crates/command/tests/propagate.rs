@@ -280,12 +280,21 @@ fn dump_redis(client: &mut Client) -> Dump {
         let keys = ask(&[b"KEYS", b"*"]);
         for key in keys.elements().expect("keys").iter().map(bytes) {
             let when = ask(&[b"PEXPIRETIME", &key]).integer().expect("a time");
+            let expire_at_ms = (when >= 0).then_some(when);
             let (value_type, read): (_, &[&[u8]]) = match &*bytes(&ask(&[b"TYPE", &key])) {
                 b"string" => ("string", &[b"MGET", &key]),
                 b"list" => ("list", &[b"LRANGE", &key, b"0", b"-1"]),
                 b"set" => ("set", &[b"SMEMBERS", &key]),
                 b"hash" => ("hash", &[b"HGETALL", &key]),
                 b"zset" => ("zset", &[b"ZRANGE", &key, b"0", b"-1", b"WITHSCORES"]),
+                b"stream" => {
+                    let info = ask(&[b"XINFO", b"STREAM", &key]);
+                    let entries = ask(&[b"XRANGE", &key, b"-", b"+"]);
+                    let (value_type, elements) = ("stream", stream_elements(&info, &entries));
+                    let seen = Seen { value_type, encoding: "", expire_at_ms, elements };
+                    dump.insert((db, key), seen);
+                    continue;
+                }
                 other => panic!("a value of type {}", other.escape_ascii()),
             };
             let reply = ask(read);
@@ -299,11 +308,35 @@ fn dump_redis(client: &mut Client) -> Dump {
             if matches!(value_type, "set" | "hash") {
                 elements.sort();
             }
-            let expire_at_ms = (when >= 0).then_some(when);
             dump.insert((db, key), Seen { value_type, encoding: "", expire_at_ms, elements });
         }
     }
     dump
+}
+
+/// A stream as [`Seen::of`] has it: what it remembers, then its entries.
+fn stream_elements(info: &Value, entries: &Value) -> Vec<String> {
+    let text = |value: &Value| value.bytes().expect("a bulk").escape_ascii().to_string();
+    let info = info.elements().expect("names and values");
+    let field = |name: &str| {
+        let is_it = |pair: &&[Value]| text(&pair[0]) == name;
+        let pair = info.chunks(2).find(is_it).expect("Redis says it");
+        pair[1].integer().map_or_else(|| text(&pair[1]), |number| number.to_string())
+    };
+    let head = format!(
+        "Head {{ last_id: {}, max_deleted_id: {}, entries_added: {} }}",
+        field("last-generated-id"),
+        field("max-deleted-entry-id"),
+        field("entries-added"),
+    );
+    let entry = |entry: &Value| {
+        let [id, fields] = entry.elements().expect("an entry") else { panic!("id and fields") };
+        let fields = fields.elements().expect("fields").chunks(2);
+        let pairs = fields.map(|pair| text(&pair[0]) + "=" + &text(&pair[1]));
+        format!("{} {:?}", text(id), pairs.collect::<Vec<_>>())
+    };
+    let entries = entries.elements().expect("entries").iter().map(entry);
+    std::iter::once(head).chain(entries).collect()
 }
 
 fn scored(member: &str, score: &str) -> String {
