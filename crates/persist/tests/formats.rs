@@ -273,6 +273,7 @@ fn listpacks() {
     expected.push(b"plain".to_vec());
     holds(10, 18, &node.concat(), &Plain::List(expected));
     refused(18, &[length(1), length(3), string(b"x")].concat(), "no container 3");
+    refused(18, &[length(1), length(1), string(b"")].concat(), "node of a list is empty");
 
     let pairs = listpack(&[word(b"a"), (vec![2], vec![1]), word(b"b"), word(b"2.5")]);
     holds(10, 16, &string(&pairs), &hash(&[("a", "2"), ("b", "2.5")]));

@@ -192,6 +192,9 @@ fn quicklist<R: Read>(
             Some(node::PACKED) => {
                 push_all(&mut list, Listpack::new(&scratch.one)?, limits, &mut scratch.two)?;
             }
+            Some(node::PLAIN) if scratch.one.is_empty() => {
+                return Fault::corrupt("a node of a list is empty");
+            }
             Some(node::PLAIN) => list.push_back(&scratch.one, limits),
             Some(other) => {
                 return Fault::corrupt(format!("there is no container {other} of list nodes"));

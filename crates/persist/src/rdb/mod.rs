@@ -170,7 +170,10 @@ impl fmt::Display for Error {
             }
             Error::Version(text) => write!(f, "{text}"),
             Error::Checksum { expected, found } => {
-                write!(f, "the checksum is {found:016x} where {expected:016x} was expected")
+                write!(
+                    f,
+                    "CRC error: the checksum is {found:016x} where {expected:016x} was expected"
+                )
             }
         }
     }
