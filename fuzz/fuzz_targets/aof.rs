@@ -51,6 +51,10 @@ fuzz_target!(|data: &[u8]| {
         }
         Err((offset, block_offset)) => {
             assert!(block_offset <= offset && offset <= data.len() as u64);
+            if data.windows(5).any(|bytes| bytes == b"#SUM:") {
+                // A frame that is cut is not whole, though its first blocks were.
+                return;
+            }
             let (kept, kept_end) = read(&data[..block_offset as usize], usize::MAX);
             assert!(
                 kept == blocks && kept_end == Ok(None),

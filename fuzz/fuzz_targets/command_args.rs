@@ -273,7 +273,7 @@ fuzz_target!(|input: &[u8]| {
                     engine::ValueRef::Set(set) => set.is_empty(),
                     engine::ValueRef::Hash(hash) => hash.is_empty(),
                     engine::ValueRef::Zset(zset) => zset.is_empty(),
-                    engine::ValueRef::Stream(_) => false,
+                    engine::ValueRef::Stream(_) | engine::ValueRef::Json(_) => false,
                 };
                 assert!(!empty, "an empty collection stayed");
             });

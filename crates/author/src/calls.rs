@@ -1,6 +1,8 @@
 //! `redis.call` and `redis.pcall` against the command table: names, arity, argument types, keys.
 //! Only what can be seen without running: literal command names, and locals that never change.
 
+use std::collections::HashSet;
+
 use command::flag;
 use server::table::{Registered, table};
 use tree_sitter::Node;
@@ -18,7 +20,10 @@ const UNKNOWN: &[u8] = b"\0";
 
 /// Checks every call that the walk has found.
 pub fn check(scopes: &Scopes<'_, '_>) -> Vec<Finding> {
-    let mut checker = Calls { scopes, findings: Vec::new() };
+    let mut checker = Calls { scopes, findings: Vec::new(), arguments: HashSet::new() };
+    for call in &scopes.calls {
+        checker.note_callback(*call);
+    }
     for call in &scopes.calls {
         checker.call(*call);
     }
@@ -28,6 +33,8 @@ pub fn check(scopes: &Scopes<'_, '_>) -> Vec<Finding> {
 struct Calls<'a, 's, 'tree> {
     scopes: &'a Scopes<'s, 'tree>,
     findings: Vec<Finding>,
+    /// Parameters that take what ARGV is to a script, by the node that declares them.
+    arguments: HashSet<usize>,
 }
 
 impl<'a, 'tree> Calls<'a, '_, 'tree> {
@@ -45,7 +52,7 @@ impl<'a, 'tree> Calls<'a, '_, 'tree> {
                 let message = "code made at run time is compiled at every call".to_owned();
                 self.report(call, Rule::DynamicCode, message);
             }
-        } else if self.is_redis_call(function) {
+        } else if self.is_of_redis(function, &["call", "pcall"]) {
             let arguments: Vec<Node<'tree>> = named_children(arguments).collect();
             self.command(call, &arguments);
         }
@@ -63,7 +70,30 @@ impl<'a, 'tree> Calls<'a, '_, 'tree> {
         node
     }
 
-    fn is_redis_call(&self, function: Node<'tree>) -> bool {
+    /// Notes the parameters of a function that `redis.register_function` is given, in either form.
+    fn note_callback(&mut self, call: Node<'tree>) {
+        let Some(function) = call.child_by_field_name("name") else { return };
+        let Some(arguments) = call.child_by_field_name("arguments") else { return };
+        if !self.is_of_redis(self.resolved(function), &["register_function"]) {
+            return;
+        }
+        let arguments: Vec<Node<'tree>> = named_children(arguments).collect();
+        let callback = match &arguments[..] {
+            [_, callback] => Some(*callback),
+            [table] => named_children(self.resolved(*table)).find_map(|field| {
+                let name = field.child_by_field_name("name")?;
+                let is_it = self.scopes.source.name(name) == "callback";
+                is_it.then(|| field.child_by_field_name("value")).flatten()
+            }),
+            _ => None,
+        };
+        let function = callback.map(|callback| self.resolved(callback));
+        let parameters = function.and_then(|function| function.child_by_field_name("parameters"));
+        let second = parameters.and_then(|parameters| named_children(parameters).nth(1));
+        self.arguments.extend(second.map(|parameter| parameter.id()));
+    }
+
+    fn is_of_redis(&self, function: Node<'tree>, members: &[&str]) -> bool {
         if function.kind() != "dot_index_expression" {
             return false;
         }
@@ -74,7 +104,7 @@ impl<'a, 'tree> Calls<'a, '_, 'tree> {
         };
         let library = self.resolved(library);
         let is_redis = ["redis", "server"].iter().any(|name| self.scopes.is_global(library, name));
-        is_redis && matches!(self.scopes.source.name(member), "call" | "pcall")
+        is_redis && members.contains(&self.scopes.source.name(member))
     }
 
     fn command(&mut self, call: Node<'tree>, arguments: &[Node<'tree>]) {
@@ -135,7 +165,7 @@ impl<'a, 'tree> Calls<'a, '_, 'tree> {
             "nil" => "nil",
             "true" | "false" => "a boolean",
             "table_constructor" => "a table",
-            "function_definition" => "a function",
+            "function_definition" | "function_declaration" => "a function",
             _ => return,
         };
         let message = format!("arguments must be strings or numbers, this is {what}");
@@ -168,6 +198,11 @@ impl<'a, 'tree> Calls<'a, '_, 'tree> {
             }
             "bracket_index_expression" => {
                 let table = self.resolved(node.child_by_field_name("table")?);
+                let declared_at = self.scopes.declared_at(table);
+                let is_parameter = declared_at.is_some_and(|at| self.arguments.contains(&at));
+                if is_parameter {
+                    return Some("a key from the arguments is not from the keys".to_owned());
+                }
                 let is_argument = self.scopes.is_global(table, "ARGV");
                 is_argument.then(|| "a key from ARGV is not from KEYS".to_owned())
             }

@@ -20,6 +20,7 @@ pub struct Checker {
     names: Names,
     /// Of files with tests.
     test_names: Names,
+    library_names: Names,
 }
 
 impl Default for Checker {
@@ -27,7 +28,8 @@ impl Default for Checker {
         let mut vm = Vm::new(VmOptions { jit: false, ..VmOptions::default() });
         let names = Names::of(&mut vm);
         let test_names = names.with(&lua_test::NAMES);
-        Checker { vm, names, test_names }
+        let library_names = names.of_library();
+        Checker { vm, names, test_names, library_names }
     }
 }
 
@@ -41,7 +43,11 @@ impl Checker {
         if let Err(message) = self.vm.compile(text) {
             return vec![syntax_error(text, &String::from_utf8_lossy(&message))];
         }
-        let names = if is_test { &self.test_names } else { &self.names };
+        let names = match is_test {
+            true => &self.test_names,
+            false if is_library(text) => &self.library_names,
+            false => &self.names,
+        };
         let mut findings = thread::scope(|scope| {
             thread::Builder::new()
                 .stack_size(STACK_BYTES)
@@ -57,6 +63,16 @@ impl Checker {
         findings.sort_by_key(|finding| (finding.line, finding.column));
         findings
     }
+}
+
+/// Whether this is a library of functions: a script may have a name in its first line as well.
+fn is_library(text: &[u8]) -> bool {
+    let first = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let mut words = first.split(u8::is_ascii_whitespace);
+    let registers = b"register_function";
+    first.starts_with(b"#!")
+        && words.any(|word| word.starts_with(b"name="))
+        && text.windows(registers.len()).any(|window| window == registers)
 }
 
 fn walk(text: &[u8], names: &Names) -> Vec<Finding> {

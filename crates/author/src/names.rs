@@ -49,6 +49,18 @@ impl Names {
         names
     }
 
+    /// Those of a library of functions: these get their keys and arguments as parameters.
+    pub fn of_library(&self) -> Names {
+        let mut names = self.clone();
+        names.globals.retain(|name, _| name != "KEYS" && name != "ARGV");
+        for library in ["redis", "server"] {
+            if let Some(members) = names.globals.get_mut(library) {
+                members.insert("register_function".to_owned());
+            }
+        }
+        names
+    }
+
     pub fn is_global(&self, name: &str) -> bool {
         self.globals.contains_key(name)
     }

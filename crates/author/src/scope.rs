@@ -19,6 +19,8 @@ pub struct Local<'tree> {
     value: Option<Node<'tree>>,
     /// It gets another value later on.
     assigned: bool,
+    /// The node of the identifier that declares it.
+    declared_at: Option<usize>,
 }
 
 /// What the walk over a source found out.
@@ -63,6 +65,11 @@ impl<'s, 'tree> Scopes<'s, 'tree> {
         if local.assigned { None } else { local.value }
     }
 
+    /// The identifier that declares what this one means.
+    pub fn declared_at(&self, identifier: Node<'_>) -> Option<usize> {
+        self.locals[*self.uses.get(&identifier.id())?].declared_at
+    }
+
     /// Whether this is a global of that name.
     pub fn is_global(&self, node: Node<'_>, name: &str) -> bool {
         node.kind() == "identifier"
@@ -85,11 +92,16 @@ impl<'s, 'tree> Scopes<'s, 'tree> {
 
     fn declare(&mut self, identifier: Node<'_>, value: Option<Node<'tree>>) {
         let name = self.source.name(identifier);
-        self.declare_name(name, value);
+        self.declare_name(name, value, Some(identifier.id()));
     }
 
-    fn declare_name(&mut self, name: &'s str, value: Option<Node<'tree>>) {
-        self.locals.push(Local { value, assigned: false });
+    fn declare_name(
+        &mut self,
+        name: &'s str,
+        value: Option<Node<'tree>>,
+        declared_at: Option<usize>,
+    ) {
+        self.locals.push(Local { value, assigned: false, declared_at });
         if let Some(scope) = self.open.last_mut() {
             scope.insert(name, self.locals.len() - 1);
         }
@@ -211,7 +223,7 @@ impl<'s, 'tree> Scopes<'s, 'tree> {
     fn function_declaration(&mut self, node: Node<'tree>) {
         let Some(name) = node.child_by_field_name("name") else { return };
         if is_local(node) {
-            self.declare(name, None);
+            self.declare(name, Some(node));
             return self.function(node, false);
         }
         if name.kind() == "method_index_expression" {
@@ -226,7 +238,7 @@ impl<'s, 'tree> Scopes<'s, 'tree> {
     fn function(&mut self, node: Node<'tree>, has_self: bool) {
         self.scoped(|this| {
             if has_self {
-                this.declare_name("self", None);
+                this.declare_name("self", None, None);
             }
             if let Some(parameters) = node.child_by_field_name("parameters") {
                 for name in named_children(parameters).filter(|n| n.kind() == "identifier") {

@@ -24,6 +24,7 @@ pub fn type_files() -> Vec<TypeFile> {
     let overloads = overloads();
     [
         ("redis.lua", include_str!("meta/redis.lua")),
+        ("library.lua", include_str!("meta/library.lua")),
         ("script.lua", include_str!("meta/script.lua")),
         ("cjson.lua", include_str!("meta/cjson.lua")),
         ("cmsgpack.lua", include_str!("meta/cmsgpack.lua")),

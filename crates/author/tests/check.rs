@@ -359,3 +359,41 @@ fn any_source_can_be_checked() {
     }
     assert!(compiled > 100, "seed {seed}: only {compiled} compiled");
 }
+
+#[test]
+fn libraries_register_functions() {
+    let library = |body: &str| format!("#!lua name=lib\n{body}\nredis.register_function('f', f)");
+    fine(&library("local function f(keys, args) return redis.call('GET', keys[1]) end"));
+    fine(&library(
+        "local function f(keys) return redis.call('GET', keys[1]) end\n\
+         redis.register_function{ function_name = 'g', callback = f, flags = { 'no-writes' } }",
+    ));
+    // Keys and arguments are parameters, whatever they are called.
+    one(
+        &library("local f = function(k, a)\nreturn redis.call('GET', a[1]) end"),
+        "3:26 warning [undeclared-key] a key from the arguments is not from the keys",
+    );
+    one(
+        "#!lua name=lib\nlocal register = redis.register_function\nregister{ function_name = 'f',\n\
+         callback = function(_, args) return redis.call('DEL', args[2]) end }",
+        "4:55 warning [undeclared-key] a key from the arguments is not from the keys",
+    );
+    fine(&library(
+        "local function helper(_, list) return redis.call('GET', list[1]) end\n\
+         local function f(keys) return helper(nil, keys) end",
+    ));
+    one(
+        &library("local function f() return KEYS[1] end"),
+        "2:27 error [undefined-global] undefined global 'KEYS'",
+    );
+    one(
+        &library("local function f(keys) return redis.call('GETT', keys[1]) end"),
+        "2:42 error [unknown-command] unknown command 'GETT'",
+    );
+    // A script may have a name, too.
+    fine("#!lua name=script\nreturn redis.call('GET', KEYS[1])");
+    one(
+        "redis.register_function('f', function() end)",
+        "1:7 warning [unknown-member] 'redis.register_function' is not there",
+    );
+}

@@ -1,7 +1,7 @@
 //! BITFIELD: integers of any width at any bit of a string.
 
 use data::bits;
-use engine::Str;
+use engine::{Event, Str};
 
 use crate::bitmap::bit_offset;
 use crate::call::{Call, Handler, integer, is};
@@ -162,19 +162,24 @@ fn bitfield_ro(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 }
 
 fn run(call: &mut Call<'_, '_>, key: &[u8], operations: &[Operation]) -> Result {
+    call.txn.tell_as(Event::string("setbit"));
+    let dirty = call.txn.dirty();
     let writing = operations.iter().filter(|operation| !matches!(operation.action, Action::Get));
     let last = writing.map(|operation| operation.offset + operation.encoding.width as usize).max();
+    let mut is_longer = false;
     if let Some(last) = last {
         let needed = last.div_ceil(8);
         let len = peek_string(call.txn, key)?.map_or(0, |stored| Text::from(stored).len());
         // All of it is there from the beginning, even if nothing is written in the end.
         if len < needed {
+            is_longer = true;
             call.txn.overwrite(key, needed - 1, &[0])?;
         }
     } else {
         call.txn.read_string(key)?;
     }
     call.reply.array(operations.len());
+    let mut changes = 0;
     for Operation { encoding, offset, action } in operations {
         let stored = Text::from(peek_string(call.txn, key)?.unwrap_or(Str::Bytes(b"")));
         let before = encoding.value(bits::unsigned_at(&stored, *offset, encoding.width));
@@ -197,10 +202,12 @@ fn run(call: &mut Call<'_, '_>, key: &[u8], operations: &[Operation]) -> Result 
             continue;
         };
         call.reply.integer(if answers_new { after } else { before });
+        changes += u64::from(is_longer || after != before);
         if after != before {
             let (held, len) = bits::with_integer(&stored, *offset, encoding.width, after as u64);
             call.txn.overwrite(key, offset / 8, &held[..len])?;
         }
     }
+    call.txn.count_as(dirty, changes.max(u64::from(is_longer)));
     Ok(())
 }

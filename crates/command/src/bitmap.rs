@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use data::bits::{self, Operation};
-use engine::{Expiry, Str};
+use engine::{Event, Expiry, Str};
 
 use crate::call::{Call, Handler, integer, is, unless_stopped};
 use crate::error::{Error, Result};
@@ -88,6 +88,7 @@ fn setbit(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let was_on = before.is_some_and(|byte| byte & mask != 0);
     if before.is_none() || was_on != on {
         let byte = before.unwrap_or(0) & !mask | if on { mask } else { 0 };
+        call.txn.tell_as(Event::string("setbit"));
         call.txn.overwrite(args[1], offset / 8, &[byte])?;
     }
     call.reply.integer(i64::from(was_on));

@@ -1,13 +1,19 @@
 //! What a keyspace handler is given: the transaction, the reply, and whether it may wait.
 
 use engine::{KeyName, Txn};
-use resp::Reply;
+use resp::{Reply, Simple};
 
 use crate::error::{Error, Result};
+use crate::row::Row;
 
 /// A keyspace handler. `args[0]` is the command's name as the client wrote it; the arity was
 /// checked. Either the reply was written or an error is returned.
 pub type Handler = fn(&mut Call<'_, '_>, &[&[u8]]) -> Result;
+
+/// Answers the plain case of a command for scripts, which call some commands very often: the value
+/// is of the type it works on, and there are no options. Its one key is the first argument. `None`
+/// where the handler is to do it; then nothing was done.
+pub type Quick = for<'t> fn(&'t mut Txn<'_>, &[&[u8]]) -> Option<Simple<'t>>;
 
 /// Whether a blocking command may wait for its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +31,17 @@ pub enum Blocking {
 pub enum OnTimeout {
     Null,
     NullArray,
+    /// How many replicas have confirmed something: none, as there are none.
+    Replicas,
+    /// The same, behind whether the block of this number is in the append-only file for good. `local`:
+    /// that is waited for; `replicas`: they are, too.
+    Synced {
+        block: u64,
+        local: bool,
+        replicas: bool,
+    },
+    /// That the target of a MIGRATE did not answer.
+    Target,
 }
 
 /// A handler's wish to wait until one of the keys is ready.
@@ -38,6 +55,23 @@ pub struct Wait {
     pub again_as: Option<Vec<Box<[u8]>>>,
 }
 
+/// Lets go of the fields whose time has come, of all keys that a command names. To be called before
+/// its handler, under its locks.
+#[inline]
+pub fn expire_fields(txn: &mut Txn<'_>, row: &Row, args: &[&[u8]]) {
+    if txn.engine().has_field_times() && !row.keys.is_empty() {
+        expire_fields_now(txn, row, args);
+    }
+}
+
+#[cold]
+fn expire_fields_now(txn: &mut Txn<'_>, row: &Row, args: &[&[u8]]) {
+    // Arguments that do not tell their keys are refused in a moment.
+    for at in row.key_positions(args).unwrap_or_default() {
+        txn.expire_fields(args[at]);
+    }
+}
+
 /// One run of a handler.
 pub struct Call<'c, 'e> {
     pub txn: &'c mut Txn<'e>,
@@ -47,11 +81,17 @@ pub struct Call<'c, 'e> {
     pub wait: Option<Wait>,
     /// proto-max-bulk-len: longest string a command may make.
     pub bulk_bytes_max: usize,
+    /// What the clock shows, Unix ms. Commands of a file are run again with `now_ms` long before
+    /// that, so that nothing expires; what is only noted for people to see asks this clock.
+    pub clock_ms: i64,
 }
 
 impl<'c, 'e> Call<'c, 'e> {
+    #[inline]
     pub fn new(txn: &'c mut Txn<'e>, reply: Reply<'c>, blocking: Blocking) -> Call<'c, 'e> {
-        Call { txn, reply, blocking, wait: None, bulk_bytes_max: 512 << 20 }
+        txn.begin_command();
+        let clock_ms = txn.now_ms();
+        Call { txn, reply, blocking, wait: None, bulk_bytes_max: 512 << 20, clock_ms }
     }
 
     pub fn now_ms(&self) -> i64 {
@@ -67,8 +107,8 @@ impl<'c, 'e> Call<'c, 'e> {
     pub fn wait(&mut self, keys: &[&[u8]], deadline_ms: Option<i64>, on_timeout: OnTimeout) {
         if self.blocking == Blocking::Never {
             match on_timeout {
-                OnTimeout::Null => self.reply.null(),
                 OnTimeout::NullArray => self.reply.null_array(),
+                _ => self.reply.null(),
             }
             return;
         }

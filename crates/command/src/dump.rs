@@ -1,6 +1,9 @@
 //! DUMP and RESTORE: values as bytes, in the format of RDB files.
 
-use engine::{Entry, access};
+use std::sync::OnceLock;
+
+use data::Stream;
+use engine::{Collection, Entry, Event, Value, ValueRef, access};
 use persist::rdb::{self, RestoreError, Version};
 
 use crate::call::{Call, Handler, integer, is};
@@ -88,6 +91,13 @@ impl Options {
     }
 }
 
+static LOG: OnceLock<fn(&str)> = OnceLock::new();
+
+/// Where it is told why a payload was refused, which the client is not told; set once.
+pub fn tell_refusals(log: fn(&str)) {
+    let _ = LOG.set(log);
+}
+
 fn restore(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let (key, payload) = (args[1], args[3]);
     let options = Options::parse(&args[4..])?;
@@ -103,7 +113,13 @@ fn restore(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         Err(RestoreError::Footer) => {
             return Err(Error::of("ERR DUMP payload version or checksum are wrong"));
         }
-        Err(RestoreError::Value(_)) => return Err(Error::of("ERR Bad data format")),
+        Err(RestoreError::Value(error)) => {
+            if let Some(tell) = LOG.get() {
+                let key = key.escape_ascii();
+                tell(&format!("Bad data format in RESTORE of the key '{key}': {error}"));
+            }
+            return Err(Error::of("ERR Bad data format"));
+        }
     };
     let now_ms = call.now_ms();
     let expire_at_ms = match (ttl_ms, options.is_absolute) {
@@ -117,7 +133,14 @@ fn restore(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         call.reply.ok();
         return Ok(());
     }
-    call.txn.put(key, value, expire_at_ms);
+    call.txn.tell_as(Event::generic("restore"));
+    match value {
+        Value::Collection(Collection::Stream(stream)) => {
+            let dump = |stream: &Stream| rdb::dump(ValueRef::Stream(stream), Version::V10);
+            call.txn.put_stream(key, stream, expire_at_ms, dump);
+        }
+        value => call.txn.put(key, value, expire_at_ms),
+    }
     if let Some(entry) = call.txn.peek(key) {
         let worker = call.txn.worker();
         match (options.idle_seconds, options.frequency) {

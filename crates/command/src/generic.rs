@@ -4,14 +4,13 @@
 
 use engine::Entry;
 
-use crate::call::{Call, Handler, integer, integer_within, is};
+use crate::call::{Call, Handler, integer_within, is};
 use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
-use crate::row::flag::{BLOCKING, DENYOOM, FAST, READONLY, WRITE};
-use crate::row::{Command, Group, category};
+use crate::row::flag::{DENYOOM, FAST, READONLY, WRITE};
+use crate::row::{Command, Group};
 
 const SUM_OVER_SHARDS: &[&str] = &["request_policy:multi_shard", "response_policy:agg_sum"];
-const MIN_OVER_SHARDS: &[&str] = &["request_policy:all_shards", "response_policy:agg_min"];
 
 pub const TABLE: &[Command<Handler>] = &[
     Command::new(Group::Generic, "copy", -3, copy)
@@ -74,20 +73,6 @@ pub const TABLE: &[Command<Handler>] = &[
         .tips(SUM_OVER_SHARDS)
         .summary("Removes keys and answers how many there were.")
         .syntax("key [key ...]"),
-    Command::new(Group::Generic, "wait", 3, wait)
-        .flags(BLOCKING)
-        .categories(category::CONNECTION)
-        .since("3.0.0")
-        .tips(MIN_OVER_SHARDS)
-        .summary("Answers how many replicas have confirmed the connection's writes.")
-        .syntax("numreplicas timeout:integer"),
-    Command::new(Group::Generic, "waitaof", 4, waitaof)
-        .flags(BLOCKING)
-        .categories(category::CONNECTION)
-        .since("7.2.0")
-        .tips(MIN_OVER_SHARDS)
-        .summary("Answers how many servers have the connection's writes on disk.")
-        .syntax("numlocal numreplicas timeout:integer"),
 ];
 
 /// A database index argument.
@@ -198,38 +183,6 @@ fn type_(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     Ok(())
 }
 
-/// A timeout in whole milliseconds.
-fn check_timeout_ms(arg: &[u8]) -> Result {
-    let timeout_ms = data::number::parse_i64(arg)
-        .ok_or(Error::of("ERR timeout is not an integer or out of range"))?;
-    if timeout_ms < 0 { Err(Error::TIMEOUT_NEGATIVE) } else { Ok(()) }
-}
-
-/// There are no replicas that could confirm anything, so nothing is gained by waiting.
-fn wait(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
-    integer(args[1])?;
-    check_timeout_ms(args[2])?;
-    call.reply.integer(0);
-    Ok(())
-}
-
-fn waitaof(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
-    let local = integer_within(args[1], 0, 1)?;
-    if integer(args[2])? < 0 {
-        return Err(Error::NOT_POSITIVE);
-    }
-    check_timeout_ms(args[3])?;
-    if local > 0 {
-        return Err(Error::of(
-            "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
-        ));
-    }
-    call.reply.array(2);
-    call.reply.integer(0);
-    call.reply.integer(0);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use crate::testing::Keyspace;
@@ -271,14 +224,5 @@ mod tests {
         keys.check("EXISTS a b", ":1");
         keys.check("SWAPDB 0 1", "+OK");
         keys.check("EXISTS a b", ":2");
-    }
-
-    #[test]
-    fn waiting_for_nobody() {
-        let mut keys = Keyspace::new();
-        keys.check("WAIT 0 100", ":0");
-        keys.check("WAITAOF 0 0 0", "*2 :0 :0");
-        keys.check("WAITAOF 2 0 0", "-ERR value is out of range, value must between 0 and 1");
-        keys.check("WAIT 0 -1", "-ERR timeout is negative");
     }
 }

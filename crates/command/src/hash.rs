@@ -2,6 +2,7 @@
 //! `hash_scan.rs`.
 
 use data::{Hash, LongDouble};
+use engine::Event;
 
 use crate::call::{Call, Handler, integer, paced};
 use crate::error::{Error, Result};
@@ -234,7 +235,8 @@ fn hincrby(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         }
     };
     let sum = old.checked_add(by).ok_or(Error::OVERFLOW)?;
-    hash.set(args[2], &data::number::format_i64(sum));
+    hash.tell_as(Event::hash("hincrby"));
+    hash.set_keeping(args[2], &data::number::format_i64(sum));
     call.reply.integer(sum);
     Ok(())
 }
@@ -256,7 +258,8 @@ fn hincrbyfloat(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         return Err(Error::NAN_OR_INFINITY);
     }
     let text = sum.to_text();
-    hash.set(args[2], &text);
+    hash.tell_as(Event::hash("hincrbyfloat"));
+    hash.set_keeping(args[2], &text);
     call.reply.bulk(&text);
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Walking a hash step by step, and drawing fields at random: HSCAN and HRANDFIELD.
 
 use resp::{Protocol, Reply};
-use smallvec::SmallVec;
 
 use crate::call::{Call, Handler, is, paced};
 use crate::error::{Error, Result};
@@ -40,14 +39,14 @@ fn hscan(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         reply_nothing(&mut call.reply);
         return Ok(());
     };
-    let (options, values) = options(&args[3..])?;
+    let (options, names_only) = ScanOptions::parse_with(&args[3..], "NOVALUES")?;
     reply_step(&mut call.reply, |reply| {
         let mut items = 0;
         let next = hash.scan(from, options.count, |field, value| {
             if options.wants(field) {
                 reply.bulk(field);
                 items += 1;
-                if values {
+                if !names_only {
                     reply.bulk(value);
                     items += 1;
                 }
@@ -56,26 +55,6 @@ fn hscan(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         (next, items)
     });
     Ok(())
-}
-
-/// Options, and whether values are wanted.
-fn options<'a>(args: &[&'a [u8]]) -> Result<(ScanOptions<'a>, bool)> {
-    let mut shared: SmallVec<[&[u8]; 4]> = SmallVec::new();
-    let mut values = true;
-    let mut rest = args;
-    while let [option, after @ ..] = rest {
-        rest = after;
-        if is(option, "NOVALUES") {
-            values = false;
-            continue;
-        }
-        shared.push(option);
-        if let [value, after @ ..] = rest {
-            shared.push(value);
-            rest = after;
-        }
-    }
-    Ok((ScanOptions::parse(&shared)?, values))
 }
 
 fn hrandfield(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {

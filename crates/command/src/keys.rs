@@ -2,9 +2,12 @@
 //!
 //! Source: "Command key specifications" in the Redis documentation.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
-use crate::row::Row;
+use crate::call::is;
+use crate::row::{Row, flag};
 
 /// Key spec flags, a bit set.
 pub mod key_flag {
@@ -158,6 +161,23 @@ impl KeySpec {
     }
 }
 
+/// Keys that no key spec can tell: those of SORT and MIGRATE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MoreKeys {
+    /// The keys are these arguments, from the first up to the second, and no others: the specs do not
+    /// hold. Their flags are those of the first spec.
+    pub only: Option<(usize, usize)>,
+    /// The argument that names one more, with what is done to it.
+    pub named: Option<(usize, u16)>,
+    /// It looks at keys that are not among its arguments.
+    pub reaches_others: bool,
+    /// The option for which a user must be allowed to read every key.
+    pub by: Option<usize>,
+}
+
+/// Finds them among arguments that may be wrong.
+pub type FindMore = fn(&[&[u8]]) -> MoreKeys;
+
 /// Argument positions of keys.
 pub type KeyPositions = SmallVec<[usize; 4]>;
 
@@ -166,20 +186,48 @@ pub type KeyPositions = SmallVec<[usize; 4]>;
 pub struct InvalidKeys;
 
 impl Row {
+    /// Where the keys are of a command that counts them and has no others, as EVALSHA does. `None`
+    /// for every other command, and for arguments that do not fit.
+    #[inline]
+    pub fn counted_keys(&self, args: &[&[u8]]) -> Option<Range<usize>> {
+        let [KeySpec { begin: Begin::Index(at), find, flags, .. }] = self.keys else { return None };
+        let is_only = flags & key_flag::NOT_KEY == 0 && self.find_more.is_none();
+        if !is_only || *find != (Find::KeyNum { at: 0, first: 1, step: 1 }) {
+            return None;
+        }
+        let at = *at as usize;
+        let count = match *args.get(at)? {
+            [digit @ b'0'..=b'9'] => usize::from(digit - b'0'),
+            count => usize::try_from(data::number::parse_i64(count)?).ok()?,
+        };
+        let keys = at + 1..(at + 1).checked_add(count)?;
+        (keys.end <= args.len()).then_some(keys)
+    }
+
     /// Positions of all keys among `args`, in the order of the specs.
     pub fn key_positions(&self, args: &[&[u8]]) -> Result<KeyPositions, InvalidKeys> {
         let mut out = KeyPositions::new();
+        let more = self.more_keys(args);
+        if let Some((from, end)) = more.only {
+            out.extend(from..end);
+            return Ok(out);
+        }
         for spec in self.keys {
             if spec.flags & key_flag::NOT_KEY != 0 {
                 continue;
             }
             spec.positions(args, &mut out).ok_or(InvalidKeys)?;
         }
+        out.extend(more.named.map(|(at, _)| at));
         Ok(out)
     }
 
     /// Positions of all keys among `args`, with the key flags that hold for these arguments.
     pub fn keys_with_flags(&self, args: &[&[u8]]) -> Result<Vec<(usize, u16)>, InvalidKeys> {
+        let more = self.more_keys(args);
+        if let (Some((from, end)), Some(spec)) = (more.only, self.keys.first()) {
+            return Ok((from..end).map(|at| (at, spec.flags)).collect());
+        }
         let mut keys = Vec::new();
         for spec in self.keys.iter().filter(|spec| spec.flags & key_flag::NOT_KEY == 0) {
             let mut out = KeyPositions::new();
@@ -190,14 +238,46 @@ impl Row {
             };
             keys.extend(out.into_iter().map(|at| (at, flags)));
         }
+        keys.extend(more.named);
         Ok(keys)
     }
 
+    /// What the specs do not tell.
+    pub fn more_keys(&self, args: &[&[u8]]) -> MoreKeys {
+        self.find_more.map(|find| find(args)).unwrap_or_default()
+    }
+
+    /// Positions of the keys whose value is changed where it is, as far as the row tells: not of those
+    /// that are only read, replaced or removed.
+    pub fn keys_changed(&self, args: &[&[u8]]) -> KeyPositions {
+        if !self.has(flag::WRITE) && !self.has(flag::SCRIPT) {
+            return KeyPositions::new();
+        }
+        // Arguments that do not tell their keys are refused in a moment.
+        let keys = self.keys_with_flags(args).unwrap_or_default();
+        // XREADGROUP says of its keys that it only reads them, and SORT means it.
+        let only_reads = keys.iter().all(|(_, flags)| flags & key_flag::RO != 0);
+        let is_odd = only_reads && self.has(flag::WRITE) && self.find_more.is_none();
+        let mask = if is_odd { key_flag::RO } else { key_flag::RW };
+        let changed = keys.into_iter().filter(|(_, flags)| flags & mask != 0);
+        changed.map(|(at, _)| at).collect()
+    }
+
     /// What a command does to its key when that depends on its options: SET without GET does not
-    /// look at the old value.
+    /// look at the old value, and BITFIELD with nothing but GET leaves it.
     fn actual_flags(&self, args: &[&[u8]], flags: u16) -> u16 {
-        let reads = args.iter().skip(3).any(|arg| arg.eq_ignore_ascii_case(b"GET"));
-        if self.name == "set" && !reads { key_flag::OW | key_flag::UPDATE } else { flags }
+        match self.name {
+            "set" => {
+                let reads = args.iter().skip(3).any(|arg| is(arg, "GET"));
+                if reads { flags } else { key_flag::OW | key_flag::UPDATE }
+            }
+            "bitfield" => {
+                let operations = args.get(2..).unwrap_or_default();
+                let only_gets = operations.chunks(3).all(|words| is(words[0], "GET"));
+                if only_gets { key_flag::RO | key_flag::ACCESS } else { flags }
+            }
+            _ => flags,
+        }
     }
 
     /// First, last and step as COMMAND's old-style answer gives them.

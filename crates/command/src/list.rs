@@ -2,7 +2,7 @@
 //! from the first of several is in `list_move.rs`, what waits for them in `list_blocking.rs`.
 
 use data::{End, List};
-use engine::{Mut, Txn};
+use engine::{Event, Mut, Txn};
 
 use crate::call::{Call, Handler, integer, is, paced};
 use crate::error::{Error, Result};
@@ -256,8 +256,11 @@ fn lrange(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 fn ltrim(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let (start, stop) = (integer(args[2])?, integer(args[3])?);
     if let Some(mut list) = call.txn.write::<List>(args[1])? {
+        list.tell_as(Event::list("ltrim"));
         let range = data::index_range(start, stop, list.len());
-        list.retain_range(range);
+        if list.retain_range(range) == 0 {
+            list.tell(Event::list("ltrim"));
+        }
     }
     call.reply.ok();
     Ok(())

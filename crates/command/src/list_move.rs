@@ -92,17 +92,26 @@ pub(crate) fn move_element(
 ) -> Result<bool> {
     // Seen before the source is opened, answered after: a missing source comes first.
     let wrong_destination = source != destination && holds_other_type(call, destination);
+    let before = call.txn.heard();
+    let dirty = call.txn.dirty();
     let Some(mut list) = call.txn.write::<List>(source)? else { return Ok(false) };
     if wrong_destination {
         return Err(Error::WRONG_TYPE);
     }
     let Some(value) = list.pop(from) else { return Ok(false) };
+    let popped;
     if source == destination {
+        popped = list.heard();
         list.push(to, &value);
+        drop(list);
     } else {
         drop(list);
+        popped = call.txn.heard();
         call.txn.write_or_create::<List>(destination)?.push(to, &value);
     }
+    // Where it comes is told before where it goes.
+    call.txn.tell_last_first(before, popped);
+    call.txn.count_as(dirty, 1);
     call.reply.bulk(&value);
     Ok(true)
 }

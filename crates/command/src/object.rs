@@ -96,8 +96,7 @@ fn refcount(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 }
 
 fn help(call: &mut Call<'_, '_>, _args: &[&[u8]]) -> Result {
-    const LINES: &[&str] = &[
-        "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    let lines = &[
         "ENCODING <key>",
         "    How the value of the key is stored.",
         "FREQ <key>",
@@ -106,12 +105,7 @@ fn help(call: &mut Call<'_, '_>, _args: &[&[u8]]) -> Result {
         "    Seconds since the key was last used. Needs a policy other than LFU.",
         "REFCOUNT <key>",
         "    How many references there are to the value of the key.",
-        "HELP",
-        "    Prints this help.",
     ];
-    call.reply.array(LINES.len());
-    for line in LINES {
-        call.reply.status(line);
-    }
+    crate::help::write(&mut call.reply, "OBJECT", lines);
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::iter::Peekable;
 
 use data::End;
 use data::number::{format_f64, format_i64};
-use data::stream::unpack;
+use data::stream::{COUNT_MAX, Id, unpack};
 use engine::{Change, Expiry, Record, Records};
 use resp::{Protocol, Reply};
 
@@ -57,6 +57,10 @@ pub struct Said {
 
 /// Appends the commands that make these changes, for a reader that is in the right database.
 pub fn say(records: Records<'_>, out: &mut Vec<u8>) -> Said {
+    if let Some((db, key, value)) = records.single_set() {
+        command(out, &[b"SET", key, value]);
+        return Said { count: 1, dbs: Some((db, db)) };
+    }
     let first = records.clone().find(|record| uses_database(&record.change));
     let mut propagation = Propagation::new(first.map(|record| record.db));
     let count = propagation.write(records, out);
@@ -77,7 +81,7 @@ fn number(number: i64) -> data::number::Digits {
 }
 
 fn uses_database(change: &Change<'_>) -> bool {
-    !matches!(change, Change::FlushAll | Change::SwapDbs { .. })
+    !matches!(change, Change::FlushAll | Change::SwapDbs { .. } | Change::Beside { .. })
 }
 
 /// The name of the command that makes many such changes of one key, and how many arguments each
@@ -93,6 +97,7 @@ fn together(change: &Change<'_>) -> Option<(&'static str, usize)> {
         Change::SetScore { .. } => ("ZADD", 2),
         Change::RemoveScored { .. } => ("ZREM", 1),
         Change::DeleteEntry { .. } => ("XDEL", 1),
+        Change::Observe { .. } => ("PFADD", 1),
         _ => return None,
     })
 }
@@ -122,6 +127,7 @@ fn write_together(
             | Change::RemoveMember { member }
             | Change::RemoveScored { member } => writer.bulk(member),
             Change::RemoveField { field } => writer.bulk(field),
+            Change::Observe { element } => writer.bulk(element),
             Change::DeleteEntry { id } => writer.bulk(id.text().as_bytes()),
             Change::SetField { field, value } => {
                 writer.bulk(field);
@@ -136,7 +142,7 @@ fn write_together(
     }
 }
 
-fn write_alone(record: Record<'_>, records: &mut Peekable<Records<'_>>, out: &mut Vec<u8>) {
+fn write_alone<'a>(record: Record<'a>, records: &mut Peekable<Records<'a>>, out: &mut Vec<u8>) {
     let key = record.key;
     match record.change {
         Change::Set { value, expiry: Expiry::Clear } => command(out, &[b"SET", key, value]),
@@ -163,6 +169,13 @@ fn write_alone(record: Record<'_>, records: &mut Peekable<Records<'_>>, out: &mu
         Change::Copy { to, to_db } => {
             let db = number(to_db.into());
             command(out, &[b"COPY", key, to, b"DB", db.as_bytes(), b"REPLACE"]);
+        }
+        Change::ExpireField { field, at_ms: Some(when) } => {
+            let when = number(when);
+            command(out, &[b"HPEXPIREAT", key, when.as_bytes(), b"FIELDS", b"1", field]);
+        }
+        Change::ExpireField { field, at_ms: None } => {
+            command(out, &[b"HPERSIST", key, b"FIELDS", b"1", field]);
         }
         Change::Pop { end, mut count } => {
             let same = |next: &Record<'_>| match next.change {
@@ -233,11 +246,49 @@ fn write_alone(record: Record<'_>, records: &mut Peekable<Records<'_>>, out: &mu
                 ],
             );
         }
+        Change::AddGroup { group, last_id, entries_read } => {
+            let (id, read) = (last_id.text(), group_read(entries_read));
+            let (id, read) = (id.as_bytes(), read.as_bytes());
+            let behind = [b"MKSTREAM", &b"ENTRIESREAD"[..], read];
+            command(out, &[&[b"XGROUP", b"CREATE", key, group, id][..], &behind].concat());
+        }
+        Change::SetGroup { group, last_id, entries_read } => {
+            let (id, read) = (last_id.text(), group_read(entries_read));
+            let (id, read) = (id.as_bytes(), read.as_bytes());
+            command(out, &[b"XGROUP", b"SETID", key, group, id, b"ENTRIESREAD", read]);
+        }
+        Change::RemoveGroup { group } => command(out, &[b"XGROUP", b"DESTROY", key, group]),
+        Change::AddConsumer { group, consumer } => {
+            command(out, &[b"XGROUP", b"CREATECONSUMER", key, group, consumer]);
+        }
+        Change::RemoveConsumer { group, consumer } => {
+            command(out, &[b"XGROUP", b"DELCONSUMER", key, group, consumer]);
+        }
+        Change::Deliver { .. } => deliver(record, records, out),
+        Change::Acknowledge { group, .. } => {
+            let id_of = |next: &Record<'_>| match next.change {
+                Change::Acknowledge { group: other, id } if other == group => Some(id),
+                _ => None,
+            };
+            with_ids(&[b"XACK", key, group], &[], record, records, id_of, out);
+        }
+        Change::Restore { payload } => command(out, &[b"RESTORE", key, b"0", payload, b"REPLACE"]),
+        Change::JsonSet { path, json } => command(out, &[b"JSON.SET", key, path, json]),
+        Change::JsonRemove { path } => command(out, &[b"JSON.DEL", key, path]),
+        Change::JsonInsert { path, index, json } => {
+            command(out, &[b"JSON.ARRINSERT", key, path, size(index).as_bytes(), json]);
+        }
+        Change::JsonRetain { path, start, end } => {
+            let (start, stop) = (size(start), size(end - 1));
+            command(out, &[b"JSON.ARRTRIM", key, path, start.as_bytes(), stop.as_bytes()]);
+        }
+        Change::JsonAppend { path, json } => command(out, &[b"JSON.STRAPPEND", key, path, json]),
         Change::FlushDb => command(out, &[b"FLUSHDB"]),
         Change::FlushAll => command(out, &[b"FLUSHALL"]),
         Change::SwapDbs { a, b } => {
             command(out, &[b"SWAPDB", number(a.into()).as_bytes(), number(b.into()).as_bytes()]);
         }
+        Change::Beside { request } => out.extend_from_slice(request),
         Change::Push { .. }
         | Change::AddMember { .. }
         | Change::RemoveMember { .. }
@@ -245,8 +296,55 @@ fn write_alone(record: Record<'_>, records: &mut Peekable<Records<'_>>, out: &mu
         | Change::RemoveField { .. }
         | Change::SetScore { .. }
         | Change::DeleteEntry { .. }
+        | Change::Observe { .. }
         | Change::RemoveScored { .. } => unreachable!("these go together"),
     }
+}
+
+/// How many entries a group has read, as XGROUP takes it.
+fn group_read(entries_read: Option<u64>) -> data::number::Digits {
+    number(entries_read.map_or(-1, |read| read.min(COUNT_MAX) as i64))
+}
+
+/// Entries that went to one consumer at one time.
+fn deliver<'a>(record: Record<'a>, records: &mut Peekable<Records<'a>>, out: &mut Vec<u8>) {
+    let Change::Deliver { group, consumer, delivered_ms, deliveries, .. } = record.change else {
+        unreachable!("the caller has looked")
+    };
+    let id_of = |next: &Record<'_>| match next.change {
+        Change::Deliver { group: g, consumer: c, id, delivered_ms: at, deliveries: count }
+            if (g, c, at, count) == (group, consumer, delivered_ms, deliveries) =>
+        {
+            Some(id)
+        }
+        _ => None,
+    };
+    let (when, count) = (number(delivered_ms), number(deliveries.min(COUNT_MAX) as i64));
+    let before = [&b"XCLAIM"[..], record.key, group, consumer, b"0"];
+    let (when, count) = (when.as_bytes(), count.as_bytes());
+    let behind = [&b"TIME"[..], when, b"RETRYCOUNT", count, b"FORCE", b"JUSTID"];
+    with_ids(&before, &behind, record, records, id_of, out);
+}
+
+/// A command for this change and those behind it that differ from it by an id only.
+fn with_ids<'a>(
+    before: &[&[u8]],
+    behind: &[&[u8]],
+    first: Record<'a>,
+    records: &mut Peekable<Records<'a>>,
+    id_of: impl Fn(&Record<'_>) -> Option<Id>,
+    out: &mut Vec<u8>,
+) {
+    let same = |next: &Record<'_>| (next.db, next.key) == (first.db, first.key);
+    let id_of = |next: &Record<'_>| id_of(next).filter(|_| same(next));
+    let more = records.clone().take(TOGETHER_MAX - 1).map_while(|next| id_of(&next)).count();
+    let mut writer = Reply::new(out, Protocol::Resp2);
+    writer.array(before.len() + 1 + more + behind.len());
+    before.iter().for_each(|word| writer.bulk(word));
+    for record in std::iter::once(first).chain(records.by_ref().take(more)) {
+        writer.bulk(id_of(&record).expect("counted above").text().as_bytes());
+    }
+    behind.iter().for_each(|word| writer.bulk(word));
 }
 
 /// Places and counts are below the length of a value.
@@ -318,8 +416,9 @@ mod tests {
         let said = said(&[
             (3, "", Change::FlushAll),
             (3, "", Change::SwapDbs { a: 1, b: 2 }),
+            (3, "", Change::Beside { request: b"*1\r\n$4\r\nPING\r\n" }),
             (3, "", Change::FlushDb),
         ]);
-        assert_eq!(said, "FLUSHALL\nSWAPDB 1 2\nSELECT 3\nFLUSHDB");
+        assert_eq!(said, "FLUSHALL\nSWAPDB 1 2\nPING\nSELECT 3\nFLUSHDB");
     }
 }

@@ -1,8 +1,8 @@
 //! The row of a command: one declaration that dispatch, lock planning, COMMAND, COMMAND DOCS,
 //! GETKEYS, ACL and the tests all read. Knows nothing of handlers' work or of sockets.
 
-use crate::call::Handler;
-use crate::keys::KeySpec;
+use crate::call::{Handler, Quick};
+use crate::keys::{FindMore, KeySpec};
 
 /// Command flags, a bit set. The names are those COMMAND answers.
 pub mod flag {
@@ -77,6 +77,8 @@ pub mod category {
     pub const CONNECTION: u32 = 1 << 18;
     pub const TRANSACTION: u32 = 1 << 19;
     pub const SCRIPTING: u32 = 1 << 20;
+    /// As Redis 8 has it.
+    pub const JSON: u32 = 1 << 21;
 
     /// Categories with their names, in the order COMMAND answers them.
     pub const NAMES: &[(u32, &str)] = &[
@@ -101,6 +103,7 @@ pub mod category {
         (CONNECTION, "@connection"),
         (TRANSACTION, "@transaction"),
         (SCRIPTING, "@scripting"),
+        (JSON, "@json"),
     ];
 }
 
@@ -115,6 +118,9 @@ pub enum Group {
     Hash,
     Stream,
     Bitmap,
+    HyperLogLog,
+    Geo,
+    Json,
     PubSub,
     Transactions,
     Connection,
@@ -133,6 +139,9 @@ impl Group {
             Group::Hash => "hash",
             Group::Stream => "stream",
             Group::Bitmap => "bitmap",
+            Group::HyperLogLog => "hyperloglog",
+            Group::Geo => "geo",
+            Group::Json => "json",
             Group::PubSub => "pubsub",
             Group::Transactions => "transactions",
             Group::Connection => "connection",
@@ -151,6 +160,9 @@ impl Group {
             Group::Hash => category::HASH,
             Group::Stream => category::STREAM,
             Group::Bitmap => category::BITMAP,
+            Group::HyperLogLog => category::HYPERLOGLOG,
+            Group::Geo => category::GEO,
+            Group::Json => category::JSON,
             Group::PubSub => category::PUBSUB,
             Group::Transactions => category::TRANSACTION,
             Group::Connection => category::CONNECTION,
@@ -181,6 +193,8 @@ pub struct Row {
     /// Categories beside those that follow from the flags.
     pub categories: u32,
     pub keys: &'static [KeySpec],
+    /// Finds keys beside those of the specs.
+    pub find_more: Option<FindMore>,
     pub scope: Scope,
     pub group: Group,
     /// First Redis version that has it.
@@ -236,6 +250,7 @@ pub struct Command<H: 'static> {
     /// `None` for containers, which only have subcommands.
     pub handler: Option<H>,
     pub subcommands: &'static [Command<H>],
+    pub quick: Option<Quick>,
 }
 
 impl Command<Handler> {
@@ -247,6 +262,12 @@ impl Command<Handler> {
         handler: Handler,
     ) -> Command<Handler> {
         Command::with(group, name, arity, handler)
+    }
+
+    /// How scripts call it in the plain case.
+    pub const fn quick(mut self, quick: Quick) -> Self {
+        self.quick = Some(quick);
+        self
     }
 }
 
@@ -269,6 +290,7 @@ impl<H: Copy> Command<H> {
             flags: 0,
             categories: group.category(),
             keys: &[],
+            find_more: None,
             scope: Scope::Keys,
             group,
             since: "1.0.0",
@@ -279,7 +301,7 @@ impl<H: Copy> Command<H> {
             history: &[],
             deprecated: None,
         };
-        Command { row, handler: None, subcommands }
+        Command { row, handler: None, subcommands, quick: None }
     }
 
     /// Subcommands of a command that also runs by itself (COMMAND).
@@ -301,6 +323,11 @@ impl<H: Copy> Command<H> {
 
     pub const fn keys(mut self, keys: &'static [KeySpec]) -> Self {
         self.row.keys = keys;
+        self
+    }
+
+    pub const fn more_keys(mut self, find: FindMore) -> Self {
+        self.row.find_more = Some(find);
         self
     }
 

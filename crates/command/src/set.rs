@@ -1,6 +1,7 @@
 //! Sets: members, random picks, moving and scanning. Set algebra is in `set_ops.rs`.
 
 use data::Set;
+use engine::Event;
 
 use crate::call::{Call, Handler, integer, paced};
 use crate::error::{Error, Result};
@@ -194,6 +195,7 @@ fn spop(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         }
         return Ok(());
     };
+    set.tell_as(Event::set("spop"));
     let Some(count) = count else {
         let member = set.pop().expect("stored sets are not empty");
         call.reply.bulk(&member);
@@ -208,6 +210,7 @@ fn spop(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
             }
         }
         drop(set);
+        call.txn.tell(args[1], Event::set("spop"));
         call.txn.remove(args[1]);
         return Ok(());
     }

@@ -1,5 +1,6 @@
 //! Set algebra: intersections, unions and differences, answered, counted or stored.
 
+use engine::Event;
 use std::cmp::Reverse;
 
 use data::Set;
@@ -146,7 +147,7 @@ fn reply_set(call: &mut Call<'_, '_>, set: &Set) {
 }
 
 /// Puts a result under its key and answers its size; an empty result removes the key.
-fn store(call: &mut Call<'_, '_>, destination: &[u8], set: Set) -> Result {
+fn store(call: &mut Call<'_, '_>, destination: &[u8], set: Set, name: &'static str) -> Result {
     if call.txn.should_stop() {
         call.txn.discard(engine::Collection::Set(set));
         return Err(Error::STOPPED);
@@ -155,6 +156,7 @@ fn store(call: &mut Call<'_, '_>, destination: &[u8], set: Set) -> Result {
     if len == 0 {
         call.txn.remove(destination);
     } else {
+        call.txn.tell_as(Event::set(name));
         call.txn.put(destination, engine::Collection::Set(set), None);
     }
     call.reply.integer(len as i64);
@@ -213,7 +215,7 @@ fn sinterstore(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         true
     });
     drop(sets);
-    store(call, args[1], common)
+    store(call, args[1], common, "sinterstore")
 }
 
 fn sunion(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
@@ -224,7 +226,7 @@ fn sunion(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 
 fn sunionstore(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let all = union(call.txn, &inputs(call.txn, &args[2..])?);
-    store(call, args[1], all)
+    store(call, args[1], all, "sunionstore")
 }
 
 fn sdiff(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
@@ -235,7 +237,7 @@ fn sdiff(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 
 fn sdiffstore(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let left = difference(call.txn, &inputs(call.txn, &args[2..])?);
-    store(call, args[1], left)
+    store(call, args[1], left, "sdiffstore")
 }
 
 #[cfg(test)]

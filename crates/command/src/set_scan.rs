@@ -1,6 +1,7 @@
 //! What HSCAN, SSCAN and ZSCAN share: the cursor, MATCH and COUNT.
 
 use resp::Reply;
+use smallvec::SmallVec;
 
 use crate::call::{integer, is};
 use crate::error::{Error, Result};
@@ -34,6 +35,26 @@ impl<'a> ScanOptions<'a> {
             rest = after;
         }
         if rest.is_empty() { Ok(options) } else { Err(Error::SYNTAX) }
+    }
+
+    /// The same with a word that stands by itself among them; and whether it is there.
+    pub fn parse_with(args: &[&'a [u8]], word: &str) -> Result<(ScanOptions<'a>, bool)> {
+        let mut shared: SmallVec<[&[u8]; 4]> = SmallVec::new();
+        let mut has_word = false;
+        let mut rest = args;
+        while let [option, after @ ..] = rest {
+            rest = after;
+            if is(option, word) {
+                has_word = true;
+                continue;
+            }
+            shared.push(option);
+            if let [value, after @ ..] = rest {
+                shared.push(value);
+                rest = after;
+            }
+        }
+        Ok((ScanOptions::parse(&shared)?, has_word))
     }
 
     pub fn wants(&self, member: &[u8]) -> bool {

@@ -1,8 +1,10 @@
 //! Commands about the entries of streams.
 
 use data::Stream;
-use data::stream::{ENTRY_BYTES_MAX, Entry, Head, Id, Pair, Seq, Strategy, Trim, Written};
-use engine::Mut;
+use data::stream::{
+    ENTRY_BYTES_MAX, Entry, Head, Id, Pair, References, Seq, Strategy, Trim, Written,
+};
+use engine::{Mut, Txn, ValueRef};
 use resp::Reply;
 
 use crate::call::{Call, Handler, integer, is, paced};
@@ -23,9 +25,18 @@ pub const TABLE: &[Command<Handler>] = &[
         .tips(&["nondeterministic_output"])
         .summary("Adds an entry to a stream, which is made if need be.")
         .syntax(
-            "key [NOMKSTREAM] [trim:(strategy:(MAXLEN | MINID) [operator:(equal:= | \
+            "key [NOMKSTREAM] [condition:(KEEPREF | DELREF | ACKED)] [trim:(strategy:(MAXLEN | MINID) [operator:(equal:= | \
              approximately:~)] threshold [LIMIT count])] id-selector:(auto-id:* | id) \
              data:(field value) [data:(field value) ...]",
+        ),
+    row("xackdel", -6, xackdel)
+        .since("8.2.0")
+        .flags(WRITE | FAST)
+        .keys(&[KeySpec::first(k::RW | k::UPDATE | k::DELETE)])
+        .complexity("O(log N) for each id.")
+        .summary("Ends that entries are pending in a consumer group, and deletes them.")
+        .syntax(
+            "key group [condition:(KEEPREF | DELREF | ACKED)] IDS ids:(numids:integer id [id ...])",
         ),
     row("xdel", -3, xdel)
         .flags(WRITE | FAST)
@@ -33,6 +44,13 @@ pub const TABLE: &[Command<Handler>] = &[
         .complexity("O(log N) for each id.")
         .summary("Deletes entries of a stream, answers how many.")
         .syntax("key id [id ...]"),
+    row("xdelex", -5, xdelex)
+        .since("8.2.0")
+        .flags(WRITE | FAST)
+        .keys(&[KeySpec::first(k::RW | k::DELETE)])
+        .complexity("O(log N) for each id.")
+        .summary("Deletes entries of a stream, with an eye on consumer groups.")
+        .syntax("key [condition:(KEEPREF | DELREF | ACKED)] IDS ids:(numids:integer id [id ...])"),
     row("xlen", 2, xlen)
         .flags(READONLY | FAST)
         .keys(&[KeySpec::first(k::RO)])
@@ -66,7 +84,7 @@ pub const TABLE: &[Command<Handler>] = &[
         .summary("Deletes entries from the beginning of a stream, answers how many.")
         .syntax(
             "key trim:(strategy:(MAXLEN | MINID) [operator:(equal:= | approximately:~)] \
-             threshold [LIMIT count])",
+             threshold [LIMIT count] [condition:(KEEPREF | DELREF | ACKED)])",
         ),
 ];
 
@@ -102,6 +120,16 @@ fn range_end_of(arg: &[u8], missing_seq: u64) -> Result<(Id, bool)> {
     }
 }
 
+/// The stream that a command is about to change, or to look at without reading it: counts neither a
+/// hit nor a miss.
+pub(crate) fn peek_stream<'t>(txn: &'t Txn<'_>, key: &[u8]) -> Result<Option<&'t Stream>> {
+    match txn.peek(key).map(engine::Entry::get) {
+        None => Ok(None),
+        Some(ValueRef::Stream(stream)) => Ok(Some(stream)),
+        Some(_) => Err(Error::WRONG_TYPE),
+    }
+}
+
 pub(crate) fn reply_entry(reply: &mut Reply<'_>, entry: Entry<'_>) {
     reply.array(2);
     reply.bulk(entry.id.text().as_bytes());
@@ -112,9 +140,23 @@ pub(crate) fn reply_entry(reply: &mut Reply<'_>, entry: Entry<'_>) {
     }
 }
 
+/// What a word says of references.
+fn references(word: &[u8]) -> Option<References> {
+    if is(word, "KEEPREF") {
+        Some(References::Keep)
+    } else if is(word, "DELREF") {
+        Some(References::Drop)
+    } else if is(word, "ACKED") {
+        Some(References::Respect)
+    } else {
+        None
+    }
+}
+
 /// What stands before the id of XADD, or behind the key of XTRIM.
 struct Options {
     trim: Option<Trim>,
+    references: References,
     makes_stream: bool,
     /// Where the id stands.
     id_at: usize,
@@ -125,6 +167,7 @@ impl Options {
         let mut trim: Option<(Strategy, bool)> = None;
         let mut limit = None;
         let mut makes_stream = true;
+        let mut references = None;
         let mut at = 2;
         while let Some(&option) = args.get(at) {
             let more = args.len() - 1 - at;
@@ -156,6 +199,8 @@ impl Options {
                     count @ 0.. => limit = Some(count as u64),
                     _ => return Err(Error::of("ERR The LIMIT argument must be >= 0.")),
                 }
+            } else if let Some(given) = self::references(option).filter(|_| references.is_none()) {
+                references = Some(given);
             } else if adds && is(option, "NOMKSTREAM") {
                 makes_stream = false;
             } else if adds {
@@ -182,7 +227,8 @@ impl Options {
                     "ERR syntax error, XTRIM must be called with a trimming strategy",
                 ));
             }
-            return Ok(Options { trim: None, makes_stream, id_at: at });
+            let references = references.unwrap_or_default();
+            return Ok(Options { trim: None, references, makes_stream, id_at: at });
         };
         if limit.is_some() && !approximate {
             return Err(Error::of(
@@ -200,7 +246,8 @@ impl Options {
             given => given,
         };
         let trim = Some(Trim { strategy, approximate, limit });
-        Ok(Options { trim, makes_stream, id_at: at })
+        let references = references.unwrap_or_default();
+        Ok(Options { trim, references, makes_stream, id_at: at })
     }
 }
 
@@ -238,7 +285,7 @@ fn xadd(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         return Err(Error::of("ERR The ID specified in XADD must be greater than 0-0"));
     }
     let now_ms = call.now_ms().max(0) as u64;
-    let (exists, last) = match call.txn.read_stream(args[1])? {
+    let (exists, last) = match peek_stream(call.txn, args[1])? {
         None => (false, Id::MIN),
         Some(stream) => (true, stream.last_id()),
     };
@@ -271,7 +318,7 @@ fn xadd(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let mut stream: Mut<'_, '_, Stream> = call.txn.write_or_create(args[1])?;
     stream.add(id, Pairs(words.chunks_exact(2)));
     if let Some(trim) = options.trim {
-        stream.trim(&trim);
+        stream.trim_referenced(&trim, options.references);
     }
     call.reply.bulk(id.text().as_bytes());
     Ok(())
@@ -280,7 +327,7 @@ fn xadd(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 fn xtrim(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let options = Options::parse(args, false, call.txn.limits().stream_node_max_entries)?;
     let gone = match (call.txn.write::<Stream>(args[1])?, options.trim) {
-        (Some(mut stream), Some(trim)) => stream.trim(&trim),
+        (Some(mut stream), Some(trim)) => stream.trim_referenced(&trim, options.references),
         _ => 0,
     };
     call.reply.integer(gone as i64);
@@ -296,6 +343,95 @@ fn xdel(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let ids: Vec<Id> = args[2..].iter().map(|arg| id(arg, 0)).collect::<Result<_>>()?;
     let deleted = ids.into_iter().filter(|id| stream.delete(*id)).count();
     call.reply.integer(deleted as i64);
+    Ok(())
+}
+
+/// The ids of XDELEX and XACKDEL, and what becomes of references to them.
+fn ids_and_references<'a>(words: &'a [&'a [u8]]) -> Result<(&'a [&'a [u8]], References)> {
+    let (mut ids, mut given) = (None, None);
+    let mut rest = words;
+    while let [word, behind @ ..] = rest {
+        rest = behind;
+        if let Some(references) = references(word).filter(|_| given.is_none()) {
+            given = Some(references);
+        } else if is(word, "IDS")
+            && let [count, behind @ ..] = rest
+        {
+            let count = match integer(count) {
+                Ok(count @ 1..) => count as usize,
+                _ => return Err(Error::of("ERR Number of IDs must be a positive integer")),
+            };
+            let Some((these, behind)) = behind.split_at_checked(count) else {
+                return Err(Error::of(
+                    "ERR The `numids` parameter must match the number of arguments",
+                ));
+            };
+            (ids, rest) = (Some(these), behind);
+        } else {
+            return Err(Error::SYNTAX);
+        }
+    }
+    let ids = ids.ok_or(Error::of("ERR IDS option is required"))?;
+    Ok((ids, given.unwrap_or_default()))
+}
+
+/// What XDELEX and XACKDEL answer for an id.
+mod outcome {
+    pub const NONE: i64 = -1;
+    pub const DELETED: i64 = 1;
+    pub const REFERENCED: i64 = 2;
+}
+
+/// Deletes an entry as far as its references let it go; answers what became of it, and whether it
+/// was there.
+fn delete(stream: &mut Mut<'_, '_, Stream>, id: Id, references: References) -> (i64, bool) {
+    match references {
+        References::Respect if stream.is_referenced(id) => return (outcome::REFERENCED, true),
+        References::Drop => stream.acknowledge_everywhere(id),
+        References::Respect | References::Keep => {}
+    }
+    (outcome::DELETED, stream.delete(id))
+}
+
+fn reply_outcomes(reply: &mut Reply<'_>, outcomes: impl ExactSizeIterator<Item = i64>) {
+    reply.array(outcomes.len());
+    outcomes.for_each(|outcome| reply.integer(outcome));
+}
+
+fn xdelex(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
+    let is_there = peek_stream(call.txn, args[1])?.is_some();
+    let (words, references) = ids_and_references(&args[2..])?;
+    if !is_there {
+        reply_outcomes(&mut call.reply, words.iter().map(|_| outcome::NONE));
+        return Ok(());
+    }
+    let ids: Vec<Id> = words.iter().map(|word| id(word, 0)).collect::<Result<_>>()?;
+    let Some(mut stream) = call.txn.write::<Stream>(args[1])? else { return Err(Error::NO_KEY) };
+    let outcomes = ids.into_iter().map(|id| match delete(&mut stream, id, references) {
+        (outcome, true) => outcome,
+        (_, false) => outcome::NONE,
+    });
+    reply_outcomes(&mut call.reply, outcomes);
+    Ok(())
+}
+
+fn xackdel(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
+    let group = args[2];
+    let stream = call.txn.read_stream(args[1])?;
+    let is_there = stream.is_some_and(|stream| stream.group(group).is_some());
+    let (words, references) = ids_and_references(&args[3..])?;
+    if !is_there {
+        reply_outcomes(&mut call.reply, words.iter().map(|_| outcome::NONE));
+        return Ok(());
+    }
+    let ids: Vec<Id> = words.iter().map(|word| id(word, 0)).collect::<Result<_>>()?;
+    let Some(mut stream) = call.txn.write::<Stream>(args[1])? else { return Err(Error::NO_KEY) };
+    let outcomes = ids.into_iter().map(|id| match stream.acknowledge(group, id) {
+        // One that was pending and is not in the stream any more counts as deleted.
+        true => delete(&mut stream, id, references).0,
+        false => outcome::NONE,
+    });
+    reply_outcomes(&mut call.reply, outcomes);
     Ok(())
 }
 

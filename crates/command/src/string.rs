@@ -7,18 +7,20 @@ use std::ops::Deref;
 
 use data::number::Digits;
 use engine::{Entry, Expiry, Str, Txn, ValueRef};
-use resp::Reply;
+use resp::{Reply, Simple};
 
 use crate::call::{Call, Handler, integer, is};
 use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::{DENYOOM, FAST, READONLY, WRITE};
 use crate::row::{Command, Group};
+use crate::string_conditional::Condition;
 
 pub const TABLE: &[Command<Handler>] = &[
     Command::new(Group::String, "get", 2, get)
         .flags(READONLY | FAST)
         .keys(&[KeySpec::first(k::RO | k::ACCESS)])
+        .quick(get_quickly)
         .summary("Answers the string stored at a key.")
         .syntax("key"),
     Command::new(Group::String, "getdel", 2, getdel)
@@ -81,10 +83,13 @@ pub const TABLE: &[Command<Handler>] = &[
             ("6.0.0", "Added the option `KEEPTTL`."),
             ("6.2.0", "Added the options `GET`, `EXAT` and `PXAT`."),
             ("7.0.0", "`NX` and `GET` can be used together."),
+            ("8.4.0", "Added the options `IFEQ`, `IFNE`, `IFDEQ` and `IFDNE`."),
         ])
+        .quick(set_quickly)
         .summary("Stores a string at a key, whatever it held before.")
         .syntax(
-            "key value [condition:(NX | XX)] [GET] [expiration:(EX seconds | PX milliseconds | \
+            "key value [condition:(NX | XX | IFEQ ifeq-value | IFNE ifne-value | \
+             IFDEQ ifdeq-digest | IFDNE ifdne-digest)] [GET] [expiration:(EX seconds | PX milliseconds | \
              EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL)]",
         ),
     Command::new(Group::String, "setex", 4, setex)
@@ -149,7 +154,7 @@ pub(crate) fn peek_string<'t>(txn: &'t Txn<'_>, key: &[u8]) -> Result<Option<Str
 
 /// How an option states a time.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum TimeOption {
+pub(crate) enum TimeOption {
     Ex,
     Px,
     ExAt,
@@ -162,7 +167,7 @@ impl TimeOption {
     }
 
     /// As Unix time in ms. Times that are not positive are refused even where they are absolute.
-    fn expire_at_ms(self, amount: &[u8], now_ms: i64, command: &str) -> Result<i64> {
+    pub fn expire_at_ms(self, amount: &[u8], now_ms: i64, command: &str) -> Result<i64> {
         let amount = integer(amount)?;
         let in_seconds = matches!(self, TimeOption::Ex | TimeOption::ExAt);
         let ms = if in_seconds { amount.checked_mul(1000) } else { Some(amount) };
@@ -188,6 +193,8 @@ enum Lifetime<'a> {
 struct Options<'a> {
     only_new: bool,
     only_old: bool,
+    /// Of SET: what the old value must be like.
+    condition: Option<Condition<'a>>,
     get_old: bool,
     lifetime: Lifetime<'a>,
 }
@@ -207,6 +214,7 @@ impl<'a> Options<'a> {
         let mut options = Options {
             only_new: false,
             only_old: false,
+            condition: None,
             get_old: false,
             lifetime: Lifetime::Unsaid,
         };
@@ -222,10 +230,19 @@ impl<'a> Options<'a> {
                     _ => return Err(Error::SYNTAX),
                 }
                 options.lifetime = Lifetime::Time(time, amount);
-            } else if set && is(word, "NX") && !options.only_old {
+            } else if set && is(word, "NX") && !options.only_old && options.condition.is_none() {
                 options.only_new = true;
-            } else if set && is(word, "XX") && !options.only_new {
+            } else if set && is(word, "XX") && !options.only_new && options.condition.is_none() {
                 options.only_old = true;
+            } else if set
+                && let [value, behind @ ..] = rest
+                && let Some(condition) = Condition::of(word, value)?
+            {
+                rest = behind;
+                if options.only_new || options.only_old || options.condition.is_some() {
+                    return Err(Error::SYNTAX);
+                }
+                options.condition = Some(condition);
             } else if set && is(word, "GET") {
                 options.get_old = true;
             } else if set
@@ -246,7 +263,7 @@ impl<'a> Options<'a> {
     }
 }
 
-fn time_option(word: &[u8]) -> Option<TimeOption> {
+pub(crate) fn time_option(word: &[u8]) -> Option<TimeOption> {
     match word.len() {
         2 if is(word, "EX") => Some(TimeOption::Ex),
         2 if is(word, "PX") => Some(TimeOption::Px),
@@ -260,6 +277,10 @@ fn get(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let value = call.txn.read_string(args[1])?;
     reply_string(&mut call.reply, value);
     Ok(())
+}
+
+fn get_quickly<'t>(txn: &'t mut Txn<'_>, args: &[&[u8]]) -> Option<Simple<'t>> {
+    txn.read_text(args[1]).map(Simple::Bulk)
 }
 
 fn getdel(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
@@ -351,6 +372,12 @@ fn pairs<'s, 'a>(args: &'s [&'a [u8]], command: &str) -> Result<&'s [[&'a [u8]; 
     }
 }
 
+fn set_quickly<'t>(txn: &'t mut Txn<'_>, args: &[&[u8]]) -> Option<Simple<'t>> {
+    let [_, key, value] = args else { return None };
+    txn.set_string(key, value, Expiry::Clear);
+    Some(Simple::Ok)
+}
+
 fn set(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let (key, value) = (args[1], args[2]);
     if args.len() == 3 {
@@ -366,14 +393,18 @@ fn set(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         Lifetime::Keep => Expiry::Keep,
         Lifetime::Unsaid | Lifetime::Persist => Expiry::Clear,
     };
-    let exists = if options.get_old {
+    let mut holds = true;
+    let exists = if options.get_old || options.condition.is_some() {
         let old = call.txn.read_string(key)?;
-        reply_string(&mut call.reply, old);
+        if options.get_old {
+            reply_string(&mut call.reply, old);
+        }
+        holds = options.condition.is_none_or(|condition| condition.holds(old));
         old.is_some()
     } else {
         (options.only_new || options.only_old) && call.txn.exists(key)
     };
-    let refused = (options.only_new && exists) || (options.only_old && !exists);
+    let refused = !holds || (options.only_new && exists) || (options.only_old && !exists);
     if !refused {
         call.txn.set_string(key, value, expiry);
     }

@@ -4,7 +4,7 @@
 //! Redis's extended precision, whose roundings clients see.
 
 use data::LongDouble;
-use engine::{Entry, NotIncremented, Str, Value};
+use engine::{Entry, Event, NotIncremented, Str, Value};
 
 use crate::call::{Call, Handler, integer};
 use crate::error::{Error, Result};
@@ -62,6 +62,7 @@ fn decrby(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 }
 
 fn count(call: &mut Call<'_, '_>, key: &[u8], by: i64) -> Result {
+    call.txn.tell_as(Event::string("incrby"));
     let sum = call.txn.increment(key, by).map_err(|error| match error {
         NotIncremented::WrongType => Error::WRONG_TYPE,
         NotIncremented::NotInteger => Error::NOT_INTEGER,
@@ -86,6 +87,7 @@ fn incrbyfloat(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     call.reply.bulk(&text);
     // Whole numbers stay text too: that is the encoding Redis reports for a floating point sum.
     let expire_at_ms = call.txn.peek(args[1]).and_then(Entry::expire_at_ms);
+    call.txn.tell_as(Event::string("incrbyfloat"));
     call.txn.put(args[1], Value::Bytes(text), expire_at_ms);
     Ok(())
 }

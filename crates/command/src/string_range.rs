@@ -1,6 +1,6 @@
 //! Strings as rows of bytes: APPEND, GETRANGE, SETRANGE, STRLEN.
 
-use engine::{Expiry, Str};
+use engine::{Event, Expiry, Str};
 
 use crate::call::{Call, Handler, integer};
 use crate::error::{Error, Result};
@@ -58,6 +58,7 @@ fn append(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let (key, value) = (args[1], args[2]);
     let len = match peek_string(call.txn, key)? {
         None => {
+            call.txn.tell_as(Event::string("append"));
             // Not by an edit: a string made by one APPEND is encoded as one made by SET.
             call.txn.set_string(key, value, Expiry::Clear);
             value.len()

@@ -2,7 +2,7 @@
 //! `zset_pop.rs`, set algebra in `zset_ops.rs`.
 
 use data::Zset;
-use engine::Mut;
+use engine::{Event, Mut};
 use resp::{Protocol, Reply};
 use smallvec::SmallVec;
 
@@ -96,7 +96,8 @@ pub const TABLE: &[Command<Handler>] = &[
         .since("2.8.0")
         .complexity("O(1) for each call, O(N) for all calls until the cursor is 0 again")
         .summary("Walks over the members of a sorted set in steps.")
-        .syntax("key cursor [MATCH pattern] [COUNT count]")
+        .history(&[("8.0.0", "Takes `NOSCORES`, as in Valkey.")])
+        .syntax("key cursor [MATCH pattern] [COUNT count] [NOSCORES]")
         .tips(&["nondeterministic_output"]),
 ];
 
@@ -108,9 +109,9 @@ const INCR_PAIR: Error = Error::of("ERR INCR option supports a single increment-
 
 /// ZADD's conditions on a member and its old and new score.
 #[derive(Clone, Copy, Default)]
-struct Conditions {
-    only_new: bool,
-    only_old: bool,
+pub(crate) struct Conditions {
+    pub only_new: bool,
+    pub only_old: bool,
     only_greater: bool,
     only_less: bool,
 }
@@ -219,8 +220,8 @@ fn zincrby(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     add_pairs(call, args[1], &args[2..], Conditions::default(), true, false)
 }
 
-/// The common part of ZADD and ZINCRBY; `pairs` are scores and members in turn.
-fn add_pairs(
+/// The common part of ZADD, ZINCRBY and GEOADD; `pairs` are scores and members in turn.
+pub(crate) fn add_pairs(
     call: &mut Call<'_, '_>,
     key: &[u8],
     pairs: &[&[u8]],
@@ -233,6 +234,9 @@ fn add_pairs(
     let scores = scores.collect::<Result<SmallVec<[f64; 8]>>>()?;
     let (mut added, mut updated) = (0, 0);
     let mut last = None;
+    if increment {
+        call.txn.tell_as(Event::zset("zincr"));
+    }
     let zset = if conditions.only_old {
         call.txn.write::<Zset>(key)?
     } else {
@@ -361,7 +365,12 @@ pub(crate) fn reply_pair(reply: &mut Reply<'_>, member: &[u8], score: f64, with_
 }
 
 /// Puts a result under its key and answers its size; an empty result removes the key.
-pub(crate) fn store(call: &mut Call<'_, '_>, destination: &[u8], zset: Zset) -> Result {
+pub(crate) fn store(
+    call: &mut Call<'_, '_>,
+    destination: &[u8],
+    zset: Zset,
+    name: &'static str,
+) -> Result {
     if call.txn.should_stop() {
         call.txn.discard(engine::Collection::Zset(zset));
         return Err(Error::STOPPED);
@@ -370,6 +379,7 @@ pub(crate) fn store(call: &mut Call<'_, '_>, destination: &[u8], zset: Zset) -> 
     if len == 0 {
         call.txn.remove(destination);
     } else {
+        call.txn.tell_as(Event::zset(name));
         call.txn.put(destination, engine::Collection::Zset(zset), None);
     }
     call.reply.integer(len as i64);
@@ -428,15 +438,18 @@ fn zscan(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         set_scan::reply_nothing(&mut call.reply);
         return Ok(());
     };
-    let options = ScanOptions::parse(&args[3..])?;
+    let (options, names_only) = ScanOptions::parse_with(&args[3..], "NOSCORES")?;
     set_scan::reply_step(&mut call.reply, |reply| {
         let mut items = 0;
         let next = zset.scan(cursor, options.count, |member, score| {
             if options.wants(member) {
                 reply.bulk(member);
-                // Bulk strings even in RESP3: all items of a scan are of one kind.
-                reply.bulk(&data::number::format_f64(score));
-                items += 2;
+                items += 1;
+                if !names_only {
+                    // Bulk strings even in RESP3: all items of a scan are of one kind.
+                    reply.bulk(&data::number::format_f64(score));
+                    items += 1;
+                }
             }
         });
         (next, items)

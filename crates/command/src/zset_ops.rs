@@ -354,7 +354,7 @@ fn answer(call: &mut Call<'_, '_>, args: &[&[u8]], name: &str, operation: Operat
 fn store_result(
     call: &mut Call<'_, '_>,
     args: &[&[u8]],
-    name: &str,
+    name: &'static str,
     operation: Operation,
 ) -> Result {
     let limits = call.txn.limits();
@@ -366,7 +366,7 @@ fn store_result(
         zset.insert(member, unsigned_zero(*score), limits);
     }
     drop(result);
-    store(call, args[1], zset)
+    store(call, args[1], zset, name)
 }
 
 fn zunion(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {

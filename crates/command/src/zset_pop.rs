@@ -1,7 +1,7 @@
 //! Taking members from the ends of sorted sets, at once or when there are some.
 
 use data::Zset;
-use engine::Mut;
+use engine::{Event, Mut};
 use resp::{Protocol, Reply};
 
 use crate::call::{Blocking, Call, OnTimeout, integer, is};
@@ -115,6 +115,10 @@ fn pop(
         reply.bulk(member);
         reply.double(score);
     };
+    zset.tell_as(Event::zset(match end {
+        End::Min => "zpopmin",
+        End::Max => "zpopmax",
+    }));
     match end {
         End::Min => {
             zset.remove_range_with(0..count, write);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use data::{LexRange, ScoreRange, Zset, index_range};
-use engine::Txn;
+use engine::{Event, Txn};
 
 use crate::call::{Call, Handler, integer, is, paced};
 use crate::error::{Error, Result};
@@ -306,7 +306,7 @@ fn zrangestore(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
             result.insert(member, score, limits);
         }
     }
-    store(call, args[1], result)
+    store(call, args[1], result, "zrangestore")
 }
 
 fn zcount(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
@@ -324,6 +324,11 @@ fn zlexcount(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 }
 
 fn remove_range(call: &mut Call<'_, '_>, key: &[u8], bounds: &Bounds<'_>) -> Result {
+    call.txn.tell_as(Event::zset(match bounds {
+        Bounds::Rank(..) => "zremrangebyrank",
+        Bounds::Score(_) => "zremrangebyscore",
+        Bounds::Lex(_) => "zremrangebylex",
+    }));
     let mut removed = 0;
     if let Some(mut zset) = call.txn.write::<Zset>(key)? {
         let ranks = bounds.ranks(&zset, false);

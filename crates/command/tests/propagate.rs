@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use command::propagate::Propagation;
-use command::{Command, FAMILIES, Handler, Scope};
+use command::{Command, FAMILIES, Group, Handler, Scope};
 use engine::{Changes, Engine, Journal, Plan, Records, Settings, Txn, Worker};
 use fastrand::Rng;
 use resp::{Item, Reader};
@@ -21,7 +21,12 @@ use testkit::client::Client;
 use testkit::server::Server;
 use testkit::value::Value;
 
-use random::{DBS, Dump, Row, START_MS, Seen, draw, dump, number, rows, run, small_limits};
+use random::{
+    DBS, Dump, Row, START_MS, Seen, draw, dump, number, rows, run, small_limits, string_text,
+};
+
+/// The year 2100: nothing expires while Redis looks at it.
+const FAR_MS: i64 = 4_102_444_800_000;
 
 /// Keeps the blocks that it is given.
 #[derive(Clone, Default)]
@@ -71,6 +76,10 @@ impl Side {
             if matches!(seen.value_type, "set" | "hash") {
                 seen.elements.sort();
             }
+            // When a consumer was seen is not logged.
+            for line in seen.elements.iter_mut().filter(|_| seen.value_type == "stream") {
+                line.truncate(line.find(" seen=").unwrap_or(line.len()));
+            }
         }
         dump
     }
@@ -79,12 +88,19 @@ impl Side {
 /// Runs commands as they stand in a file, one transaction for all.
 struct Replay {
     side: Side,
-    rows: Vec<&'static Command<Handler>>,
+    rows: Vec<(String, &'static Command<Handler>)>,
 }
 
 impl Replay {
     fn new() -> Replay {
-        let rows = FAMILIES.iter().flat_map(|family| family.iter()).collect();
+        let commands = FAMILIES.iter().flat_map(|family| family.iter());
+        let rows = commands.flat_map(|command| {
+            let name = command.row.name;
+            let inner = command.subcommands.iter();
+            let inner = inner.map(move |inner| (format!("{name} {}", inner.row.name), inner));
+            std::iter::once((name.to_owned(), command)).chain(inner)
+        });
+        let rows = rows.collect();
         Replay { side: Side::new(0), rows }
     }
 
@@ -105,11 +121,14 @@ impl Replay {
                 txn.select(String::from_utf8_lossy(&args[1]).parse().expect("a database"));
                 continue;
             }
-            let command = self.rows.iter().find(|command| command.row.name == name);
-            let command = command.unwrap_or_else(|| panic!("no command {name}"));
+            let inner = String::from_utf8_lossy(args.get(1).map_or(b"", |arg| arg)).to_lowercase();
+            let full = format!("{name} {inner}");
+            let command = self.rows.iter().find(|(known, command)| {
+                *known == full || *known == name && command.handler.is_some()
+            });
+            let (_, command) = command.unwrap_or_else(|| panic!("no command {name}"));
             assert!(command.row.accepts(args.len()), "{name} with {} arguments", args.len());
-            let row = Row { command, arguments: Vec::new() };
-            assert!(run(&mut txn, &row, &args), "{name} answers an error");
+            assert!(run(&mut txn, command, &args, FAR_MS), "{name} answers an error");
         }
         txn.commit();
     }
@@ -178,7 +197,7 @@ impl Source {
                 let text: Vec<String> =
                     args.iter().map(|arg| arg.escape_ascii().to_string()).collect();
                 history.push(format!("{}> {}", txn.db(), text.join(" ")));
-                self.succeeded[at] += u64::from(run(&mut txn, row, &args));
+                self.succeeded[at] += u64::from(run(&mut txn, row.command, &args, self.now_ms));
             }
             match self.rng.u8(..3) {
                 0 if records => {
@@ -242,9 +261,11 @@ fn replayed_changes_make_the_same_keyspace() {
 #[test]
 #[ignore = "needs redis-server"]
 fn redis_loads_what_was_logged() {
-    /// The year 2100: nothing expires while Redis looks at it.
-    const FAR_MS: i64 = 4_102_444_800_000;
     let mut source = Source::new(FAR_MS);
+    // That takes a module there.
+    source.rows.retain(|row| row.command.row.group != Group::Json);
+    // Fields expire in Redis 7.4, and the one at hand is older.
+    source.rows.retain(|row| !matches!(row.command.row.since, "7.4.0" | "8.0.0"));
     let replay = Replay::new();
     let mut file = Vec::new();
     let mut propagation = Propagation::new(Some(0));
@@ -265,8 +286,14 @@ fn redis_loads_what_was_logged() {
     let theirs = dump_redis(&mut redis.connect().expect("it answers"));
     drop(redis);
     std::fs::remove_dir_all(&directory).expect("the directory is ours");
-    let ours = replay.side.dump(1);
+    let mut ours = replay.side.dump(1);
     assert!(!ours.is_empty());
+    // For Redis it is not 2100 yet: what was delivered then was delivered now.
+    for line in ours.values_mut().flat_map(|seen| &mut seen.elements) {
+        if line.starts_with("pending ") {
+            line.truncate(line.find(" at=").unwrap_or(line.len()));
+        }
+    }
     assert_same(&ours, &theirs, &[], &[]);
 }
 
@@ -288,9 +315,8 @@ fn dump_redis(client: &mut Client) -> Dump {
                 b"hash" => ("hash", &[b"HGETALL", &key]),
                 b"zset" => ("zset", &[b"ZRANGE", &key, b"0", b"-1", b"WITHSCORES"]),
                 b"stream" => {
-                    let info = ask(&[b"XINFO", b"STREAM", &key]);
-                    let entries = ask(&[b"XRANGE", &key, b"-", b"+"]);
-                    let (value_type, elements) = ("stream", stream_elements(&info, &entries));
+                    let info = ask(&[b"XINFO", b"STREAM", &key, b"FULL", b"COUNT", b"0"]);
+                    let (value_type, elements) = ("stream", stream_elements(&info));
                     let seen = Seen { value_type, encoding: "", expire_at_ms, elements };
                     dump.insert((db, key), seen);
                     continue;
@@ -299,7 +325,10 @@ fn dump_redis(client: &mut Client) -> Dump {
             };
             let reply = ask(read);
             let texts = reply.elements().expect("elements").iter().map(bytes);
-            let texts: Vec<String> = texts.map(|text| text.escape_ascii().to_string()).collect();
+            let texts: Vec<String> = match value_type {
+                "string" => texts.map(|text| string_text(&text)).collect(),
+                _ => texts.map(|text| text.escape_ascii().to_string()).collect(),
+            };
             let mut elements: Vec<String> = match value_type {
                 "hash" => texts.chunks(2).map(|pair| pair.join("=")).collect(),
                 "zset" => texts.chunks(2).map(|pair| scored(&pair[0], &pair[1])).collect(),
@@ -314,29 +343,49 @@ fn dump_redis(client: &mut Client) -> Dump {
     dump
 }
 
-/// A stream as [`Seen::of`] has it: what it remembers, then its entries.
-fn stream_elements(info: &Value, entries: &Value) -> Vec<String> {
-    let text = |value: &Value| value.bytes().expect("a bulk").escape_ascii().to_string();
-    let info = info.elements().expect("names and values");
-    let field = |name: &str| {
-        let is_it = |pair: &&[Value]| text(&pair[0]) == name;
-        let pair = info.chunks(2).find(is_it).expect("Redis says it");
-        pair[1].integer().map_or_else(|| text(&pair[1]), |number| number.to_string())
+/// A stream as [`Seen::of`] has it: what it remembers, its entries, its groups. Without times.
+fn stream_elements(info: &Value) -> Vec<String> {
+    let text = |value: &Value| match value.integer() {
+        Some(number) => number.to_string(),
+        None => value.bytes().expect("a bulk").escape_ascii().to_string(),
     };
+    let field = |info: &Value, name: &str| {
+        let info = info.elements().expect("names and values");
+        let is_it = |pair: &&[Value]| text(&pair[0]) == name;
+        info.chunks(2).find(is_it).expect("Redis says it")[1].clone()
+    };
+    let all = |info: &Value, name: &str| field(info, name).elements().expect("a list").to_vec();
     let head = format!(
         "Head {{ last_id: {}, max_deleted_id: {}, entries_added: {} }}",
-        field("last-generated-id"),
-        field("max-deleted-entry-id"),
-        field("entries-added"),
+        text(&field(info, "last-generated-id")),
+        text(&field(info, "max-deleted-entry-id")),
+        text(&field(info, "entries-added")),
     );
-    let entry = |entry: &Value| {
+    let mut lines = vec![head];
+    for entry in all(info, "entries") {
         let [id, fields] = entry.elements().expect("an entry") else { panic!("id and fields") };
         let fields = fields.elements().expect("fields").chunks(2);
         let pairs = fields.map(|pair| text(&pair[0]) + "=" + &text(&pair[1]));
-        format!("{} {:?}", text(id), pairs.collect::<Vec<_>>())
-    };
-    let entries = entries.elements().expect("entries").iter().map(entry);
-    std::iter::once(head).chain(entries).collect()
+        lines.push(format!("{} {:?}", text(id), pairs.collect::<Vec<_>>()));
+    }
+    for group in all(info, "groups") {
+        let name = text(&field(&group, "name"));
+        let last_id = text(&field(&group, "last-delivered-id"));
+        let read = field(&group, "entries-read").integer();
+        lines.push(format!("group {name} {last_id} {read:?}"));
+        for pending in all(&group, "pending") {
+            let [id, owner, _, deliveries] = pending.elements().expect("it is") else {
+                panic!("four parts")
+            };
+            let (id, owner, deliveries) = (text(id), text(owner), text(deliveries));
+            lines.push(format!("pending {name} {id} {owner} {deliveries}"));
+        }
+        for consumer in all(&group, "consumers") {
+            let (owner, count) = (field(&consumer, "name"), field(&consumer, "pel-count"));
+            lines.push(format!("consumer {name} {} {}", text(&owner), text(&count)));
+        }
+    }
+    lines
 }
 
 fn scored(member: &str, score: &str) -> String {

@@ -9,7 +9,7 @@ mod random;
 use std::sync::Arc;
 
 use command::Scope;
-use engine::{Engine, Plan, Settings, Txn, Worker};
+use engine::{Classes, Engine, Plan, Settings, Txn, Worker};
 use fastrand::Rng;
 
 use random::{DBS, Dump, Row, START_MS, Seen, draw, dump, number, rows, run, small_limits};
@@ -32,6 +32,19 @@ fn dump_named(txn: &mut Txn<'_>, row: &Row, args: &[Vec<u8>]) -> Dump {
         }
     }
     txn.select(home);
+    dump
+}
+
+/// What they change nobody is told of, as in Redis.
+const SILENT: &[&str] =
+    &["swapdb", "xack", "xackdel", "xclaim", "xautoclaim", "xreadgroup", "pfcount"];
+
+/// Without what may change though the value is the same: its encoding, and the order it gives.
+fn contents(mut dump: Dump) -> Dump {
+    for seen in dump.values_mut() {
+        seen.encoding = "";
+        seen.elements.sort();
+    }
     dump
 }
 
@@ -64,10 +77,18 @@ fn sequence(
             if row.command.row.scope == Scope::Keys && args.len() > 1 && rng.bool() {
                 assert!(txn.expect_key(&args[1]), "the plan is exclusive");
             }
-            let did = run(txn, row, &args);
+            let heard = txn.heard();
+            let now_ms = txn.now_ms();
+            let did = run(txn, row.command, &args, now_ms);
             txn.forget_key();
             if did {
                 succeeded[at] += 1;
+                if txn.is_heard()
+                    && contents(dump_named(txn, row, &args)) != contents(before.clone())
+                {
+                    let is_heard = txn.heard() > heard || SILENT.contains(&row.command.row.name);
+                    assert!(is_heard, "nobody hears of {:?}", history.last());
+                }
             } else {
                 let after = dump_named(txn, row, &args);
                 assert_eq!(after, before, "an error changed something: {:?}", history.last());
@@ -88,16 +109,21 @@ fn every_writing_command_can_be_undone() {
     let limits = small_limits();
     let engine = Engine::new(1);
     let settings = Settings { limits, ..Settings::default() };
+    let told = Settings { events: Classes::of(|_| true), ..settings.clone() };
     let worker = Worker::new(0, Arc::new(settings), engine.stats(0));
+    let heard_worker = Worker::new(0, Arc::new(told), engine.stats(0));
     *worker.rng.borrow_mut() = Rng::with_seed(seed);
     assert!(engine.gates().enter(0, None), "nobody else holds the gate");
     let mut now_ms = START_MS;
     let mut done = 0;
     while done < commands {
-        let mut txn = Txn::begin(&engine, &worker, Plan::Exclusive, now_ms);
+        // Somebody listens, or nobody.
+        let worker = if rng.bool() { &worker } else { &heard_worker };
+        let mut txn = Txn::begin(&engine, worker, Plan::Exclusive, now_ms);
         // A script's transaction remembers more than others.
         txn.set_run(rng.u64(..2));
         let before = dump(&mut txn);
+        let heard = txn.heard();
         txn.record();
         let (count, history) = sequence(&mut txn, &mut rng, &rows, &mut succeeded);
         done += count;
@@ -113,6 +139,7 @@ fn every_writing_command_can_be_undone() {
             done += count;
         }
         txn.roll_back();
+        assert_eq!(txn.heard(), heard, "somebody hears of what was undone");
         let after = dump(&mut txn);
         if after != before {
             let gone: Vec<_> =

@@ -11,6 +11,8 @@ pub enum Encoding {
     Int,
     Embstr,
     Listpack,
+    /// A listpack of fields with times.
+    ListpackEx,
     Quicklist,
     Intset,
     Hashtable,
@@ -26,6 +28,7 @@ impl Encoding {
             Encoding::Int => "int",
             Encoding::Embstr => "embstr",
             Encoding::Listpack => "listpack",
+            Encoding::ListpackEx => "listpackex",
             Encoding::Quicklist => "quicklist",
             Encoding::Intset => "intset",
             Encoding::Hashtable => "hashtable",
@@ -53,6 +56,7 @@ pub struct Limits {
     pub stream_node_max_bytes: usize,
     /// 0: none.
     pub stream_node_max_entries: usize,
+    pub hll_sparse_max_bytes: usize,
 }
 
 impl Default for Limits {
@@ -69,6 +73,7 @@ impl Default for Limits {
             zset_max_listpack_value: 64,
             stream_node_max_bytes: 4096,
             stream_node_max_entries: 100,
+            hll_sparse_max_bytes: 3000,
         }
     }
 }

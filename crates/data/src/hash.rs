@@ -4,12 +4,16 @@
 //! `hash-max-listpack-entries` or a field or value longer than `hash-max-listpack-value`. In a
 //! table each field is one allocation, [`Field`], holding name and value.
 //!
-//! Seam for expiry of single fields (later): a time would stand in front of the lengths in
-//! [`Field`], announced by a bit of the first length; nothing outside this file reads that layout.
+//! Fields may have a time at which they are to go; what that means is the engine's affair. The times
+//! stand beside the fields, so a hash without any pays nothing for them.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ptr::NonNull;
+use std::sync::Arc;
+
+use ahash::AHashMap;
 
 use crate::ahead::Part;
 use crate::encoding::{Encoding, Limits};
@@ -26,6 +30,39 @@ pub struct Hash(Form);
 enum Form {
     Packed(Listpack),
     Hashed(Box<Hashed>),
+    Timed(Box<Timed>),
+}
+
+/// A hash of which some fields have a time.
+#[derive(Clone)]
+struct Timed {
+    /// In one of the other forms.
+    fields: Hash,
+    times_ms: AHashMap<Arc<[u8]>, i64>,
+    /// The same, the earliest first.
+    order: BTreeSet<(i64, Arc<[u8]>)>,
+    name_bytes: usize,
+}
+
+impl Timed {
+    fn set_time(&mut self, field: &[u8], at_ms: Option<i64>) {
+        if let Some((name, old)) = self.times_ms.remove_entry(field) {
+            self.name_bytes -= name.len();
+            self.order.remove(&(old, name));
+        }
+        if let Some(at_ms) = at_ms {
+            let name: Arc<[u8]> = field.into();
+            self.name_bytes += name.len();
+            self.order.insert((at_ms, name.clone()));
+            self.times_ms.insert(name, at_ms);
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        /// Of an `Arc`, beside the name; and about what a tree and a table take for each.
+        const EACH: usize = 16 + 2 * (size_of::<(i64, Arc<[u8]>)>() + 8);
+        size_of::<Timed>() + self.fields.memory_bytes() + self.name_bytes + self.order.len() * EACH
+    }
 }
 
 #[derive(Default)]
@@ -52,6 +89,7 @@ impl fmt::Debug for Form {
         match self {
             Form::Packed(fields) => fields.fmt(f),
             Form::Hashed(hashed) => f.debug_set().entries(&hashed.table).finish(),
+            Form::Timed(timed) => write!(f, "{:?} at {:?}", timed.fields, timed.times_ms),
         }
     }
 }
@@ -74,6 +112,7 @@ impl Clone for Hash {
                 }
                 Form::Hashed(copy)
             }
+            Form::Timed(timed) => Form::Timed(timed.clone()),
         })
     }
 }
@@ -90,6 +129,9 @@ impl Hash {
     /// Tells that `count` fields are about to be set at once: if that is too many for a listpack,
     /// the hash becomes a table now, as Redis does.
     pub fn prepare(&mut self, count: usize, limits: &Limits) {
+        if let Form::Timed(timed) = &mut self.0 {
+            return timed.fields.prepare(count, limits);
+        }
         if matches!(self.0, Form::Packed(_)) && count > limits.hash_max_listpack_entries {
             self.make_table(count);
         }
@@ -101,6 +143,7 @@ impl Hash {
         match &self.0 {
             Form::Packed(fields) => fields.len() / 2,
             Form::Hashed(hashed) => hashed.table.len(),
+            Form::Timed(timed) => timed.fields.len(),
         }
     }
 
@@ -113,6 +156,47 @@ impl Hash {
         match &self.0 {
             Form::Packed(_) => Encoding::Listpack,
             Form::Hashed(_) => Encoding::Hashtable,
+            Form::Timed(timed) => match timed.fields.encoding() {
+                Encoding::Listpack => Encoding::ListpackEx,
+                other => other,
+            },
+        }
+    }
+
+    /// Whether any field has a time.
+    pub fn has_times(&self) -> bool {
+        matches!(self.0, Form::Timed(_))
+    }
+
+    /// The time of a field, Unix ms, if it has one.
+    pub fn time_ms(&self, field: &[u8]) -> Option<i64> {
+        let Form::Timed(timed) = &self.0 else { return None };
+        timed.times_ms.get(field).copied()
+    }
+
+    /// The field whose time is the earliest.
+    pub fn earliest(&self) -> Option<(i64, &[u8])> {
+        let Form::Timed(timed) = &self.0 else { return None };
+        timed.order.first().map(|(at_ms, field)| (*at_ms, &**field))
+    }
+
+    /// Gives a field that is there a time, or takes it away.
+    pub fn set_time(&mut self, field: &[u8], at_ms: Option<i64>) {
+        if let Form::Timed(timed) = &mut self.0 {
+            timed.set_time(field, at_ms);
+            if timed.times_ms.is_empty() {
+                let fields = std::mem::take(&mut timed.fields);
+                *self = fields;
+            }
+        } else if at_ms.is_some() {
+            let mut timed = Timed {
+                fields: std::mem::take(self),
+                times_ms: AHashMap::new(),
+                order: BTreeSet::new(),
+                name_bytes: 0,
+            };
+            timed.set_time(field, at_ms);
+            self.0 = Form::Timed(Box::new(timed));
         }
     }
 
@@ -123,6 +207,7 @@ impl Hash {
             Form::Hashed(hashed) => {
                 class_size(size_of::<Hashed>()) + hashed.table.memory_bytes() + hashed.field_bytes
             }
+            Form::Timed(timed) => timed.memory_bytes(),
         }
     }
 
@@ -134,6 +219,7 @@ impl Hash {
                 let is_field = |stored: &Field| stored.name() == field;
                 hashed.table.find(hash_bytes(field), is_field).map(Field::value)
             }
+            Form::Timed(timed) => timed.fields.get(field),
         }
     }
 
@@ -142,8 +228,11 @@ impl Hash {
         self.get(field).is_some()
     }
 
-    /// Sets a field; true if it is new.
+    /// Sets a field; true if it is new. Its time stays.
     pub fn set(&mut self, field: &[u8], value: &[u8], limits: &Limits) -> bool {
+        if let Form::Timed(timed) = &mut self.0 {
+            return timed.fields.set(field, value, limits);
+        }
         if let Form::Packed(fields) = &mut self.0 {
             let longest = field.len().max(value.len());
             let bytes = entry_size(field.len()) + entry_size(value.len());
@@ -172,9 +261,13 @@ impl Hash {
         true
     }
 
-    /// Removes a field; false if there was none.
+    /// Removes a field with its time; false if there was none.
     pub fn remove(&mut self, field: &[u8]) -> bool {
+        if self.time_ms(field).is_some() {
+            self.set_time(field, None);
+        }
         match &mut self.0 {
+            Form::Timed(timed) => timed.fields.remove(field),
             Form::Packed(fields) => match fields.find(field, fields.first(), 2) {
                 Some(at) => {
                     fields.remove_many(at, 2);
@@ -202,6 +295,7 @@ impl Hash {
         match (&self.0, part) {
             (Form::Packed(fields), _) => fields.prefetch(),
             (Form::Hashed(hashed), part) => part.of_table(hashed, |hashed| &hashed.table, hash),
+            (Form::Timed(_), _) => false,
         }
     }
 
@@ -210,6 +304,7 @@ impl Hash {
         Iter(match &self.0 {
             Form::Packed(fields) => IterForm::Packed(fields.iter()),
             Form::Hashed(hashed) => IterForm::Hashed(hashed.table.iter()),
+            Form::Timed(timed) => return timed.fields.iter(),
         })
     }
 
@@ -225,6 +320,7 @@ impl Hash {
                 let (field, value) = stored.pair();
                 visit(field, value);
             }),
+            Form::Timed(timed) => timed.fields.scan(cursor, count, visit),
         }
     }
 
@@ -239,6 +335,7 @@ impl Hash {
                 Some((fields.get(at)?, fields.get(fields.after(at))?))
             }
             Form::Hashed(hashed) => hashed.table.random(rng).map(Field::pair),
+            Form::Timed(timed) => timed.fields.random(rng),
         }
     }
 
@@ -256,6 +353,7 @@ impl Hash {
             Form::Hashed(hashed) => {
                 distinct_of_table(&hashed.table, count, rng).into_iter().map(Field::pair).collect()
             }
+            Form::Timed(timed) => timed.fields.random_distinct(count, rng),
         }
     }
 
@@ -462,5 +560,38 @@ impl<'a> IntoIterator for &'a Hash {
     type IntoIter = Iter<'a>;
     fn into_iter(self) -> Iter<'a> {
         self.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_stay_with_their_fields() {
+        let limits = Limits { hash_max_listpack_entries: 8, ..Limits::default() };
+        let mut hash = Hash::new();
+        for number in 0..20_u8 {
+            hash.set(&[number], b"v", &limits);
+            if number % 2 == 0 {
+                hash.set_time(&[number], Some(1000 - i64::from(number)));
+            }
+            let encoding = if number < 8 { Encoding::ListpackEx } else { Encoding::Hashtable };
+            assert_eq!(hash.encoding(), encoding);
+        }
+        assert_eq!(hash.earliest(), Some((982, &[18][..])));
+        hash.set(&[18], b"w", &limits);
+        assert_eq!(hash.time_ms(&[18]), Some(982));
+        assert_eq!(hash.get(&[18]), Some(&b"w"[..]));
+        let copy = hash.clone();
+        assert!(hash.remove(&[18]));
+        assert_eq!(hash.time_ms(&[18]), None);
+        assert_eq!(hash.earliest(), Some((984, &[16][..])));
+        assert_eq!(copy.earliest(), Some((982, &[18][..])));
+        hash.set_time(&[16], Some(5000));
+        assert_eq!(hash.earliest(), Some((986, &[14][..])));
+        (0..20).for_each(|number| hash.set_time(&[number], None));
+        assert!(!hash.has_times());
+        assert_eq!(hash.len(), 19);
     }
 }

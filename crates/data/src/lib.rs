@@ -54,6 +54,10 @@
 //!   head() / set_head(Head)             next_id(now_ms) -> Option<Id>
 //!   group(name) -> Option<&Group>       put_group(name, Group)   remove_group(name)   lag(&Group)
 //!
+//! Json      parse(text)   root() -> &Node   at(place)   spell(place) -> the path there
+//!   replace / add / remove / insert / take / append_text -> Inverse   undo(Inverse)
+//!   json::Path::parse(text), select(json) -> nodes, locate(json) -> places
+//!
 //! ScoreRange::parse(min, max), LexRange::parse(min, max): `(1`, `-inf`, `[a`, `-`, `+`
 //! index_range(start, stop, len) -> Range<usize>      index_at(index, len) -> Option<usize>
 //! number::{parse_i64, format_i64, write_i64, parse_f64, format_f64, write_f64}
@@ -68,9 +72,12 @@ mod bucket;
 pub mod bytes;
 mod encoding;
 mod float_text;
+pub mod geo;
 pub mod glob;
 pub mod hash;
+pub mod hyperloglog;
 pub mod intset;
+pub mod json;
 pub mod list;
 pub mod listpack;
 pub mod long_double;
@@ -91,6 +98,7 @@ pub use bucket::prefetch;
 pub use bytes::Bytes;
 pub use encoding::{Encoding, Limits};
 pub use hash::Hash;
+pub use json::Json;
 pub use list::{End, List};
 pub use long_double::LongDouble;
 pub use random::hash_bytes;

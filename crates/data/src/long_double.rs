@@ -5,6 +5,8 @@
 //! reads, adds and prints with the same roundings on every machine: 64 bits of mantissa, to
 //! nearest, ties to even.
 
+use std::cmp::Ordering;
+
 use num_bigint::BigUint;
 
 use crate::float_text::{FloatText, Magnitude, round};
@@ -64,6 +66,34 @@ impl LongDouble {
             LongDouble::Finite { mantissa: 0, .. } if !number.is_zero() => None,
             LongDouble::Finite { .. } => Some(value),
             LongDouble::Infinite { .. } | LongDouble::NotANumber => None,
+        }
+    }
+
+    /// The greatest number.
+    pub const MAX: LongDouble =
+        LongDouble::Finite { negative: false, mantissa: u64::MAX, exponent: EXPONENT_MAX };
+
+    /// The number with the other sign.
+    pub fn negated(self) -> LongDouble {
+        match self {
+            LongDouble::Finite { negative, mantissa, exponent } => {
+                LongDouble::Finite { negative: !negative, mantissa, exponent }
+            }
+            LongDouble::Infinite { negative } => LongDouble::Infinite { negative: !negative },
+            LongDouble::NotANumber => self,
+        }
+    }
+
+    /// Which one is the greater; none if one of them is not a number, or both are the same infinity.
+    pub fn order(&self, other: &LongDouble) -> Option<Ordering> {
+        // What is left of a difference has its sign, however small it is.
+        match self.add(other.negated()) {
+            LongDouble::NotANumber => None,
+            LongDouble::Finite { mantissa: 0, .. } => Some(Ordering::Equal),
+            LongDouble::Finite { negative: true, .. } | LongDouble::Infinite { negative: true } => {
+                Some(Ordering::Less)
+            }
+            LongDouble::Finite { .. } | LongDouble::Infinite { .. } => Some(Ordering::Greater),
         }
     }
 

@@ -138,6 +138,9 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
     if text.first().is_some_and(u8::is_ascii_whitespace) {
         return None;
     }
+    if let Some(value) = whole(text) {
+        return Some(value);
+    }
     let number = FloatText::parse(text)?;
     let value = f64_of(&number)?;
     let overflow = value.is_infinite() && !matches!(number.magnitude, Magnitude::Infinity);
@@ -152,7 +155,17 @@ pub fn parse_f64_bound(text: &[u8]) -> Option<f64> {
     if text.is_empty() {
         return Some(0.0);
     }
+    if let Some(value) = whole(text) {
+        return Some(value);
+    }
     f64_of(&FloatText::parse(text)?).filter(|value| !value.is_nan())
+}
+
+/// What most scores are: a whole number that a double holds exactly.
+#[inline]
+fn whole(text: &[u8]) -> Option<f64> {
+    const EXACT_MAX: u64 = 1 << f64::MANTISSA_DIGITS;
+    parse_i64(text).filter(|value| value.unsigned_abs() <= EXACT_MAX).map(|value| value as f64)
 }
 
 fn f64_of(number: &FloatText<'_>) -> Option<f64> {

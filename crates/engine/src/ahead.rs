@@ -163,7 +163,7 @@ impl Look<'_, '_> {
             }
             Some(Collection::Set(set)) => set.prefetch(part, self.member_hash),
             Some(Collection::Hash(hash)) => hash.prefetch(part, self.member_hash),
-            Some(Collection::Stream(_)) => false,
+            Some(Collection::Stream(_) | Collection::Json(_)) => false,
             Some(Collection::Zset(zset)) => zset.prefetch(part, self.member_hash),
         };
         let goes_on = goes_on && matches!(self.inside, Inside::Member(_));

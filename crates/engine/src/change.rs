@@ -37,6 +37,10 @@ pub enum Change<'a> {
         offset: usize,
         bytes: &'a [u8],
     },
+    /// The HyperLogLog, if need be a new one, has seen this element.
+    Observe {
+        element: &'a [u8],
+    },
     /// The key is gone.
     Remove,
     /// The key expires then (Unix ms), or never.
@@ -98,6 +102,11 @@ pub enum Change<'a> {
     RemoveField {
         field: &'a [u8],
     },
+    /// The field goes then (Unix ms), or never.
+    ExpireField {
+        field: &'a [u8],
+        at_ms: Option<i64>,
+    },
     SetScore {
         member: &'a [u8],
         score: f64,
@@ -125,12 +134,82 @@ pub enum Change<'a> {
     SetHead {
         head: Head,
     },
+    /// The stream, which is made if need be, has one more consumer group.
+    AddGroup {
+        group: &'a [u8],
+        last_id: Id,
+        entries_read: Option<u64>,
+    },
+    /// The group has come so far.
+    SetGroup {
+        group: &'a [u8],
+        last_id: Id,
+        entries_read: Option<u64>,
+    },
+    RemoveGroup {
+        group: &'a [u8],
+    },
+    AddConsumer {
+        group: &'a [u8],
+        consumer: &'a [u8],
+    },
+    RemoveConsumer {
+        group: &'a [u8],
+        consumer: &'a [u8],
+    },
+    /// The entry is pending with the consumer, whoever had it before.
+    Deliver {
+        group: &'a [u8],
+        consumer: &'a [u8],
+        id: Id,
+        delivered_ms: i64,
+        deliveries: u64,
+    },
+    /// The entry is not pending any more.
+    Acknowledge {
+        group: &'a [u8],
+        id: Id,
+    },
+    /// The key holds the value that was dumped as these bytes, and never expires.
+    Restore {
+        payload: &'a [u8],
+    },
+    /// The document has this value at the path, or is this value if the path is the root.
+    JsonSet {
+        path: &'a [u8],
+        json: &'a [u8],
+    },
+    /// What the path leads to is gone.
+    JsonRemove {
+        path: &'a [u8],
+    },
+    /// The array has one more element, at this index.
+    JsonInsert {
+        path: &'a [u8],
+        index: usize,
+        json: &'a [u8],
+    },
+    /// Only the elements of this range, one at least, are left in the array.
+    JsonRetain {
+        path: &'a [u8],
+        start: usize,
+        end: usize,
+    },
+    /// The text, a string in JSON, stands behind that of the path.
+    JsonAppend {
+        path: &'a [u8],
+        json: &'a [u8],
+    },
     /// The database of this record is empty. It has no key, like those below.
     FlushDb,
     FlushAll,
     SwapDbs {
         a: u32,
         b: u32,
+    },
+    /// Something that is not in the keyspace; the bytes say how to do it again.
+    Beside {
+        request: &'a [u8],
     },
 }
 
@@ -178,6 +257,23 @@ const DELETE_ENTRY: u8 = 30;
 const TRIM_ENTRIES: u8 = 31;
 const EMPTY_STREAM: u8 = 32;
 const SET_HEAD: u8 = 33;
+const OBSERVE: u8 = 34;
+const ADD_GROUP: u8 = 35;
+const SET_GROUP: u8 = 36;
+const REMOVE_GROUP: u8 = 37;
+const ADD_CONSUMER: u8 = 38;
+const REMOVE_CONSUMER: u8 = 39;
+const DELIVER: u8 = 40;
+const ACKNOWLEDGE: u8 = 41;
+const RESTORE: u8 = 42;
+const JSON_SET: u8 = 50;
+const JSON_REMOVE: u8 = 51;
+const JSON_INSERT: u8 = 52;
+const JSON_RETAIN: u8 = 53;
+const JSON_APPEND: u8 = 54;
+const BESIDE: u8 = 63;
+const EXPIRE_FIELD: u8 = 43;
+const PERSIST_FIELD: u8 = 44;
 const KIND: u8 = 0x3f;
 const SAME_DB: u8 = 0x40;
 const SAME_KEY: u8 = 0x80;
@@ -242,15 +338,19 @@ impl Changes {
     }
 
     pub fn add(&mut self, record: Record<'_>) {
-        let Record { db, key, change } = record;
+        self.add_change(record.db, record.key, &record.change);
+    }
+
+    /// The same, with the change read where it stands: it is large, and most are a word and a text.
+    pub(crate) fn add_change(&mut self, db: u32, key: &[u8], change: &Change<'_>) {
         if let Some(last) = self.last_set.take()
-            && let Change::Set { value, expiry } = change
+            && let Change::Set { value, expiry } = *change
             && self.db == Some(db)
             && self.key.is_some_and(|(start, end)| self.bytes[start..end] == *key)
         {
             let expiry = if expiry == Expiry::Keep { last.expiry } else { expiry };
             self.bytes.truncate(last.body);
-            let kind = self.change(Change::Set { value, expiry });
+            let kind = self.change(&Change::Set { value, expiry });
             self.bytes[last.at] = self.bytes[last.at] & !KIND | kind;
             self.last_set = Some(LastSet { expiry, ..last });
             return;
@@ -270,15 +370,15 @@ impl Changes {
             }
         }
         self.db = Some(db);
-        if let Change::Set { expiry, .. } = change {
+        if let Change::Set { expiry, .. } = *change {
             self.last_set = Some(LastSet { at, body: self.bytes.len(), expiry });
         }
         self.bytes[at] = head | self.change(change);
     }
 
     /// Writes all of a change but its kind, which it answers.
-    fn change(&mut self, change: Change<'_>) -> u8 {
-        match change {
+    fn change(&mut self, change: &Change<'_>) -> u8 {
+        match *change {
             Change::Set { value, expiry } => {
                 let kind = match expiry {
                     Expiry::Clear => SET,
@@ -296,6 +396,7 @@ impl Changes {
                 self.number(offset as u64);
                 self.one(OVERWRITE, bytes)
             }
+            Change::Observe { element } => self.one(OBSERVE, element),
             Change::Remove => REMOVE,
             Change::Expire { at_ms: None } => PERSIST,
             Change::Expire { at_ms: Some(when) } => {
@@ -339,6 +440,11 @@ impl Changes {
                 self.one(SET_FIELD, value)
             }
             Change::RemoveField { field } => self.one(REMOVE_FIELD, field),
+            Change::ExpireField { field, at_ms: Some(when) } => {
+                self.signed(when);
+                self.one(EXPIRE_FIELD, field)
+            }
+            Change::ExpireField { field, at_ms: None } => self.one(PERSIST_FIELD, field),
             Change::SetScore { member, score } => {
                 self.bytes.extend_from_slice(&score.to_bits().to_le_bytes());
                 self.one(SET_SCORE, member)
@@ -358,9 +464,57 @@ impl Changes {
                 self.number(head.entries_added);
                 SET_HEAD
             }
+            Change::AddGroup { group, last_id, entries_read } => {
+                self.progress(last_id, entries_read);
+                self.one(ADD_GROUP, group)
+            }
+            Change::SetGroup { group, last_id, entries_read } => {
+                self.progress(last_id, entries_read);
+                self.one(SET_GROUP, group)
+            }
+            Change::RemoveGroup { group } => self.one(REMOVE_GROUP, group),
+            Change::AddConsumer { group, consumer } => {
+                self.text(group);
+                self.one(ADD_CONSUMER, consumer)
+            }
+            Change::RemoveConsumer { group, consumer } => {
+                self.text(group);
+                self.one(REMOVE_CONSUMER, consumer)
+            }
+            Change::Deliver { group, consumer, id, delivered_ms, deliveries } => {
+                self.text(group);
+                self.text(consumer);
+                self.signed(delivered_ms);
+                self.number(deliveries);
+                self.id_of(DELIVER, id)
+            }
+            Change::Acknowledge { group, id } => {
+                self.text(group);
+                self.id_of(ACKNOWLEDGE, id)
+            }
+            Change::Restore { payload } => self.one(RESTORE, payload),
+            Change::JsonSet { path, json } => {
+                self.text(path);
+                self.one(JSON_SET, json)
+            }
+            Change::JsonRemove { path } => self.one(JSON_REMOVE, path),
+            Change::JsonInsert { path, index, json } => {
+                self.text(path);
+                self.number(index as u64);
+                self.one(JSON_INSERT, json)
+            }
+            Change::JsonRetain { path, start, end } => {
+                self.text(path);
+                self.two(JSON_RETAIN, start, end)
+            }
+            Change::JsonAppend { path, json } => {
+                self.text(path);
+                self.one(JSON_APPEND, json)
+            }
             Change::FlushDb => FLUSH_DB,
             Change::FlushAll => FLUSH_ALL,
             Change::SwapDbs { a, b } => self.two(SWAP_DBS, a as usize, b as usize),
+            Change::Beside { request } => self.one(BESIDE, request),
         }
     }
 
@@ -378,6 +532,12 @@ impl Changes {
 
     fn id(&mut self, id: Id) {
         self.bytes.extend_from_slice(&id.to_bytes());
+    }
+
+    /// How far a group has come.
+    fn progress(&mut self, last_id: Id, entries_read: Option<u64>) {
+        self.id(last_id);
+        self.number(entries_read.map_or(0, |read| read.saturating_add(1)));
     }
 
     fn id_of(&mut self, kind: u8, id: Id) -> u8 {
@@ -414,6 +574,19 @@ impl<'a> Records<'a> {
     /// Reads the bytes of one block. Those of anything else make it panic.
     pub fn new(block: &'a [u8]) -> Records<'a> {
         Records { rest: block, db: 0, key: b"" }
+    }
+
+    /// The database, key and value, if the block is nothing but a string that a key holds without an
+    /// expiry, as most are.
+    #[inline]
+    pub fn single_set(&self) -> Option<(u32, &'a [u8], &'a [u8])> {
+        if self.rest.first() != Some(&SET) {
+            return None;
+        }
+        let mut fields = self.clone();
+        fields.byte();
+        let (db, key, value) = (fields.number() as u32, fields.text(), fields.text());
+        fields.rest.is_empty().then_some((db, key, value))
     }
 
     fn byte(&mut self) -> u8 {
@@ -461,6 +634,10 @@ impl<'a> Records<'a> {
         self.bytes(len)
     }
 
+    fn entries_read(&mut self) -> Option<u64> {
+        self.number().checked_sub(1)
+    }
+
     // The fields of a literal are read in the order they are written in.
     fn change(&mut self, kind: u8) -> Change<'a> {
         match kind {
@@ -469,6 +646,7 @@ impl<'a> Records<'a> {
             SET_EXPIRING => Change::Set { expiry: Expiry::At(self.signed()), value: self.text() },
             APPEND => Change::Append { bytes: self.text() },
             OVERWRITE => Change::Overwrite { offset: self.size(), bytes: self.text() },
+            OBSERVE => Change::Observe { element: self.text() },
             REMOVE => Change::Remove,
             EXPIRE => Change::Expire { at_ms: Some(self.signed()) },
             PERSIST => Change::Expire { at_ms: None },
@@ -490,6 +668,8 @@ impl<'a> Records<'a> {
             REMOVE_MEMBER => Change::RemoveMember { member: self.text() },
             SET_FIELD => Change::SetField { field: self.text(), value: self.text() },
             REMOVE_FIELD => Change::RemoveField { field: self.text() },
+            EXPIRE_FIELD => Change::ExpireField { at_ms: Some(self.signed()), field: self.text() },
+            PERSIST_FIELD => Change::ExpireField { at_ms: None, field: self.text() },
             SET_SCORE => Change::SetScore {
                 score: f64::from_bits(u64::from_le_bytes(self.eight())),
                 member: self.text(),
@@ -507,9 +687,41 @@ impl<'a> Records<'a> {
                     entries_added: self.number(),
                 },
             },
+            ADD_GROUP => Change::AddGroup {
+                last_id: self.id(),
+                entries_read: self.entries_read(),
+                group: self.text(),
+            },
+            SET_GROUP => Change::SetGroup {
+                last_id: self.id(),
+                entries_read: self.entries_read(),
+                group: self.text(),
+            },
+            REMOVE_GROUP => Change::RemoveGroup { group: self.text() },
+            ADD_CONSUMER => Change::AddConsumer { group: self.text(), consumer: self.text() },
+            REMOVE_CONSUMER => Change::RemoveConsumer { group: self.text(), consumer: self.text() },
+            DELIVER => Change::Deliver {
+                group: self.text(),
+                consumer: self.text(),
+                delivered_ms: self.signed(),
+                deliveries: self.number(),
+                id: self.id(),
+            },
+            ACKNOWLEDGE => Change::Acknowledge { group: self.text(), id: self.id() },
+            RESTORE => Change::Restore { payload: self.text() },
+            JSON_SET => Change::JsonSet { path: self.text(), json: self.text() },
+            JSON_REMOVE => Change::JsonRemove { path: self.text() },
+            JSON_INSERT => {
+                Change::JsonInsert { path: self.text(), index: self.size(), json: self.text() }
+            }
+            JSON_RETAIN => {
+                Change::JsonRetain { path: self.text(), start: self.size(), end: self.size() }
+            }
+            JSON_APPEND => Change::JsonAppend { path: self.text(), json: self.text() },
             FLUSH_DB => Change::FlushDb,
             FLUSH_ALL => Change::FlushAll,
             SWAP_DBS => Change::SwapDbs { a: self.number() as u32, b: self.number() as u32 },
+            BESIDE => Change::Beside { request: self.text() },
             _ => unreachable!("no kind of change"),
         }
     }
@@ -547,6 +759,7 @@ mod tests {
             Change::Append { bytes: b"more" },
             Change::Set { value: b"v", expiry: Expiry::At(i64::MIN) },
             Change::Overwrite { offset: usize::MAX, bytes: b"x" },
+            Change::Observe { element: b"e" },
             Change::Remove,
             Change::Expire { at_ms: Some(-1) },
             Change::Expire { at_ms: None },
@@ -565,6 +778,8 @@ mod tests {
             Change::RemoveMember { member: b"m" },
             Change::SetField { field: b"f", value: b"v" },
             Change::RemoveField { field: b"f" },
+            Change::ExpireField { field: b"f", at_ms: Some(7) },
+            Change::ExpireField { field: long, at_ms: None },
             Change::SetScore { member: b"m", score: f64::NEG_INFINITY },
             Change::RemoveScored { member: b"m" },
             Change::RemoveRanks { start: 0, end: 1 },
@@ -579,15 +794,54 @@ mod tests {
                     entries_added: u64::MAX,
                 },
             },
+            Change::AddGroup { group: b"g", last_id: Id::MAX, entries_read: None },
+            Change::SetGroup { group: b"", last_id: Id::MIN, entries_read: Some(0) },
+            Change::SetGroup { group: long, last_id: Id::MIN, entries_read: Some(500) },
+            Change::RemoveGroup { group: b"g" },
+            Change::AddConsumer { group: b"g", consumer: long },
+            Change::RemoveConsumer { group: long, consumer: b"" },
+            Change::Deliver {
+                group: b"g",
+                consumer: b"c",
+                id: Id::new(1, 2),
+                delivered_ms: i64::MAX,
+                deliveries: 300,
+            },
+            Change::Acknowledge { group: b"g", id: Id::MAX },
+            Change::Restore { payload: long },
+            Change::JsonSet { path: b"$", json: long },
+            Change::JsonRemove { path: b"$[\"a\"]" },
+            Change::JsonInsert { path: long, index: 200, json: b"1" },
+            Change::JsonRetain { path: b"$", start: 1, end: 1000 },
+            Change::JsonAppend { path: b"$", json: b"\"x\"" },
             Change::FlushDb,
             Change::FlushAll,
             Change::SwapDbs { a: 0, b: 15 },
+            Change::Beside { request: long },
         ];
         let place = |at: usize| {
             (at as u32 / 4 * 100, if at.is_multiple_of(3) { &b"key"[..] } else { long })
         };
         let records = changes.into_iter().enumerate();
         records.map(|(at, change)| Record { db: place(at).0, key: place(at).1, change }).collect()
+    }
+
+    #[test]
+    fn a_single_set_is_known_as_such() {
+        let long = vec![b'x'; 70_000];
+        for record in samples(&long) {
+            let mut changes = Changes::default();
+            changes.add(record);
+            let expected = match record.change {
+                Change::Set { value, expiry: Expiry::Clear } => {
+                    Some((record.db, record.key, value))
+                }
+                _ => None,
+            };
+            assert_eq!(changes.records().single_set(), expected);
+            changes.add(Record { db: record.db, key: b"another", change: Change::Remove });
+            assert_eq!(changes.records().single_set(), None);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Shared by all threads. Time comes in as an argument, threads and sockets are the server's.
 
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use crate::change::{Change, Journal};
 use crate::entry::Entry;
 use crate::gate::Gates;
+use crate::notice::Herald;
 use crate::shard::{Db, SHARDS, Shard};
 use crate::sizes::LastLook;
 use crate::snapshot::Snapshots;
@@ -17,8 +19,23 @@ use crate::txn::{Plan, Txn};
 use crate::wait::{Claim, KeyName, Waiter, Watch};
 use crate::worker::Stats;
 
-/// Seeded from the operating system: keys come from clients (HashDoS).
-pub type KeyHasher = ahash::RandomState;
+/// Hashes keys. Seeded from the operating system: keys come from clients (HashDoS).
+#[derive(Default)]
+pub struct KeyHasher(ahash::RandomState);
+
+impl KeyHasher {
+    pub fn new() -> KeyHasher {
+        KeyHasher::default()
+    }
+
+    /// The bytes alone: the length, which a slice would put in front, is in their hash already.
+    #[inline]
+    pub fn hash_one(&self, key: &[u8]) -> u64 {
+        let mut hasher = self.0.build_hasher();
+        hasher.write(key);
+        hasher.finish()
+    }
+}
 
 /// Values with more elements than this are freed on the reclaiming thread.
 const FREE_INLINE_ELEMENTS_MAX: usize = 64;
@@ -27,15 +44,29 @@ const FREE_INLINE_ELEMENTS_MAX: usize = 64;
 pub struct Garbage {
     entry: Option<Entry>,
     dbs: Vec<Db>,
-    pending: Arc<AtomicUsize>,
+    freeing: Arc<Freeing>,
     objects: usize,
+}
+
+/// What the reclaiming thread has to do, and what it has done.
+#[derive(Default)]
+struct Freeing {
+    pending: AtomicUsize,
+    freed: AtomicUsize,
+}
+
+impl Garbage {
+    pub(crate) fn entry(&self) -> Option<&Entry> {
+        self.entry.as_ref()
+    }
 }
 
 impl Drop for Garbage {
     fn drop(&mut self) {
         drop(self.entry.take());
         self.dbs.clear();
-        self.pending.fetch_sub(self.objects, Ordering::Relaxed);
+        self.freeing.freed.fetch_add(self.objects, Ordering::Relaxed);
+        self.freeing.pending.fetch_sub(self.objects, Ordering::Relaxed);
     }
 }
 
@@ -45,11 +76,15 @@ pub struct Engine {
     pub(crate) hasher: KeyHasher,
     stats: Box<[Arc<Stats>]>,
     reclaim: OnceLock<Sender<Garbage>>,
-    pending_free: Arc<AtomicUsize>,
+    freeing: Arc<Freeing>,
     /// Given to waiters so far.
     tickets: AtomicU64,
     journal: OnceLock<Box<dyn Journal>>,
     is_logging: AtomicBool,
+    herald: OnceLock<Box<dyn Herald>>,
+    is_tracking: AtomicBool,
+    /// There was a hash with a field that expires.
+    has_field_times: AtomicBool,
     pub(crate) snapshots: Snapshots,
     pub(crate) last_look: LastLook,
 }
@@ -63,13 +98,27 @@ impl Engine {
             hasher: KeyHasher::new(),
             stats: (0..threads).map(|_| Arc::default()).collect(),
             reclaim: OnceLock::new(),
-            pending_free: Arc::default(),
+            freeing: Arc::default(),
             tickets: AtomicU64::new(0),
             journal: OnceLock::new(),
             is_logging: AtomicBool::new(false),
+            herald: OnceLock::new(),
+            is_tracking: AtomicBool::new(false),
+            has_field_times: AtomicBool::new(false),
             snapshots: Snapshots::default(),
             last_look: LastLook::default(),
         }
+    }
+
+    /// From here on fields may expire.
+    pub(crate) fn note_field_times(&self) {
+        self.has_field_times.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there may be a hash with a field that expires. Whoever holds its shard knows.
+    #[inline]
+    pub fn has_field_times(&self) -> bool {
+        self.has_field_times.load(Ordering::Relaxed)
     }
 
     pub fn gates(&self) -> &Gates {
@@ -92,6 +141,7 @@ impl Engine {
             stats.expired_keys.reset();
             stats.evicted_keys.reset();
         }
+        self.freeing.freed.store(0, Ordering::Relaxed);
     }
 
     #[inline]
@@ -137,9 +187,37 @@ impl Engine {
         self.journal.get().map(|journal| &**journal)
     }
 
+    /// Who tells of what the door has noted; set once.
+    pub fn set_herald(&self, herald: Box<dyn Herald>) {
+        let is_first = self.herald.set(herald).is_ok();
+        assert!(is_first, "there is a herald already");
+    }
+
+    pub(crate) fn herald(&self) -> Option<&dyn Herald> {
+        self.herald.get().map(|herald| &**herald)
+    }
+
+    /// Whether transactions that begin now tell of every change, whatever the settings say.
+    #[inline]
+    pub fn is_tracking(&self) -> bool {
+        self.is_tracking.load(Ordering::Acquire)
+    }
+
+    /// Begins or ends to tell of every change. Transactions that run already do not, until they take
+    /// more locks; so who has begun, and then reads a key under its lock, is told of all later
+    /// changes of it.
+    pub fn set_tracking(&self, on: bool) {
+        self.is_tracking.store(on, Ordering::Release);
+    }
+
     /// Objects handed over and not freed yet.
     pub fn pending_free(&self) -> usize {
-        self.pending_free.load(Ordering::Relaxed)
+        self.freeing.pending.load(Ordering::Relaxed)
+    }
+
+    /// Objects freed like that since the statistics were reset.
+    pub fn freed(&self) -> usize {
+        self.freeing.freed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn discard(&self, entry: Entry) {
@@ -149,8 +227,16 @@ impl Engine {
     }
 
     pub(crate) fn reclaim(&self, entry: Option<Entry>, dbs: Vec<Db>, objects: usize) {
-        self.pending_free.fetch_add(objects, Ordering::Relaxed);
-        let garbage = Garbage { entry, dbs, pending: self.pending_free.clone(), objects };
+        self.dispose(self.garbage(entry, dbs, objects));
+    }
+
+    /// What is to be freed, once that may be done.
+    pub(crate) fn garbage(&self, entry: Option<Entry>, dbs: Vec<Db>, objects: usize) -> Garbage {
+        self.freeing.pending.fetch_add(objects, Ordering::Relaxed);
+        Garbage { entry, dbs, freeing: self.freeing.clone(), objects }
+    }
+
+    pub(crate) fn dispose(&self, garbage: Garbage) {
         if let Some(sender) = self.reclaim.get() {
             // A reclaiming thread that is gone leaves the freeing to us: `send` hands it back.
             drop(sender.send(garbage));
@@ -299,18 +385,23 @@ impl Txn<'_> {
             if self.should_stop() || !self.walk_to(shard) {
                 return 0;
             }
+            let mut expired: Vec<Box<[u8]>> = Vec::new();
             position = match self.shard(shard).db(db) {
                 Some(db) if !db.keys.is_empty() => {
                     steps += 1;
                     db.keys.scan(position, |entry| {
                         seen += 1;
-                        if !entry.is_expired(now_ms) {
-                            visit(entry);
+                        match entry.is_expired(now_ms) {
+                            false => visit(entry),
+                            true => expired.push(entry.key().into()),
                         }
                     })
                 }
                 _ => 0,
             };
+            for key in expired {
+                self.remove_if_expired(&key);
+            }
             if position == 0 {
                 shard += 1;
                 if shard as usize == SHARDS {
@@ -355,10 +446,10 @@ impl Txn<'_> {
 
     /// Empties one database, or all. Exclusive. Answers how many keys there were.
     pub fn flush(&mut self, db: Option<u32>) -> usize {
-        let recording = self.is_recording();
+        let (recording, now_ms) = (self.is_recording(), self.now_ms);
         let mut taken = Vec::new();
         let mut removed = 0;
-        let mut marks = Vec::new();
+        let (mut marks, mut ready) = (Vec::new(), Vec::new());
         for shard in 0..SHARDS as u16 {
             let engine = self.engine;
             let data = self.shard_mut(shard);
@@ -374,8 +465,10 @@ impl Txn<'_> {
                 let old = std::mem::take(&mut data.dbs[index]);
                 removed += old.keys.len();
                 for (name, watches) in &data.watches {
-                    let hash = engine.hash(&name.1);
-                    if name.0 as usize != index || old.find(hash, &name.1).is_none() {
+                    // What had expired is nothing that goes now.
+                    let is_live = |entry: &Entry| !entry.is_expired(now_ms);
+                    let found = old.find(engine.hash(&name.1), &name.1);
+                    if name.0 as usize != index || !found.is_some_and(is_live) {
                         continue;
                     }
                     match recording {
@@ -383,21 +476,31 @@ impl Txn<'_> {
                         false => watches.iter().for_each(|watch| watch.mark()),
                     }
                 }
+                // Some wait for what a key holds: they are told that it holds nothing.
+                let was_there = |name: &&KeyName| {
+                    let hash = engine.hash(&name.1);
+                    name.0 as usize == index && old.find(hash, &name.1).is_some()
+                };
+                ready.extend(data.waiters.keys().filter(was_there).cloned());
                 taken.push((shard, index as u32, old));
             }
         }
-        if removed > 0 {
-            let home = self.db;
-            match db {
-                Some(db) => {
-                    self.db = db;
-                    self.log(b"", Change::FlushDb);
-                }
-                None => self.log(b"", Change::FlushAll),
+        self.note_flush();
+        // Even if there was nothing, as in Redis: others may have had something.
+        let home = self.db;
+        match db {
+            Some(db) => {
+                self.db = db;
+                self.log(b"", Change::FlushDb);
             }
-            self.db = home;
+            None => {
+                self.effects.flushed_all = true;
+                self.log(b"", Change::FlushAll);
+            }
         }
+        self.db = home;
         self.effects.dirty += removed as u64;
+        self.effects.ready.extend(ready);
         self.mark_at_commit(marks);
         self.release_tables(taken, removed);
         removed
@@ -405,16 +508,25 @@ impl Txn<'_> {
 
     /// SWAPDB. Exclusive.
     pub fn swap_dbs(&mut self, a: u32, b: u32) {
-        let recording = self.is_recording();
+        let (recording, now_ms) = (self.is_recording(), self.now_ms);
         let mut marks = Vec::new();
         let mut ready = Vec::new();
         self.swap_tables(a, b);
         self.note_swapped(a, b);
         self.log(b"", Change::SwapDbs { a, b });
         for shard in 0..SHARDS as u16 {
+            let engine = self.engine;
             let data = self.shard_mut(shard);
+            let is_live = |db: u32, key: &[u8]| {
+                let found = data.db(db).and_then(|db| db.find(engine.hash(key), key));
+                found.is_some_and(|entry| !entry.is_expired(now_ms))
+            };
             for (name, watches) in &data.watches {
                 if name.0 != a && name.0 != b {
+                    continue;
+                }
+                // Of no key, or one that had expired, comes no key, or one that has.
+                if !is_live(a, &name.1) && !is_live(b, &name.1) {
                     continue;
                 }
                 match recording {
@@ -427,6 +539,24 @@ impl Txn<'_> {
         self.mark_at_commit(marks);
         self.effects.dirty += 1;
         self.effects.ready.extend(ready);
+    }
+
+    /// Whether all databases were emptied.
+    pub fn flushed_all(&self) -> bool {
+        self.effects.flushed_all
+    }
+
+    /// What was changed since there were so many changes counts as no more than these: a command may
+    /// take several steps to what is one change to its caller.
+    pub fn count_as(&mut self, before: u64, changes: u64) {
+        self.effects.dirty = self.effects.dirty.min(before + changes);
+    }
+
+    /// Notes that something changed which is not in the keyspace, in the words of whoever reads the
+    /// log. Undoing it is not for this transaction.
+    pub fn log_beside(&mut self, request: &[u8]) {
+        self.log(b"", Change::Beside { request });
+        self.effects.dirty += 1;
     }
 
     pub(crate) fn swap_tables(&mut self, a: u32, b: u32) {

@@ -18,13 +18,15 @@ use std::cell::Cell;
 use std::mem::{ManuallyDrop, size_of};
 use std::ptr::{NonNull, copy_nonoverlapping};
 
-use data::{Encoding, Hash, List, Set, Stream, Zset};
+use data::{Encoding, Hash, Json, List, Set, Stream, Zset};
 
 /// Longest string value kept inside the entry, in bytes.
 const INLINE_BYTES_MAX: usize = 1024;
 /// Longest string that Redis reports as `embstr`, in bytes.
 const EMBSTR_BYTES_MAX: usize = 44;
 const NO_EXPIRY: i64 = i64::MIN;
+/// Nodes of a document that are counted to tell whether it is freed elsewhere.
+const FREE_EFFORT_MAX: usize = 1024;
 
 const KIND_MASK: u32 = 0b11;
 const KIND_INT: u32 = 0;
@@ -53,6 +55,7 @@ pub enum Collection {
     Hash(Hash),
     Zset(Zset),
     Stream(Stream),
+    Json(Json),
 }
 
 /// A whole value on its way into or out of the keyspace.
@@ -85,6 +88,7 @@ pub enum ValueRef<'a> {
     Hash(&'a Hash),
     Zset(&'a Zset),
     Stream(&'a Stream),
+    Json(&'a Json),
 }
 
 /// Type names as TYPE answers them.
@@ -96,6 +100,7 @@ pub enum Type {
     Zset,
     Hash,
     Stream,
+    Json,
 }
 
 impl Type {
@@ -107,6 +112,8 @@ impl Type {
             Type::Zset => "zset",
             Type::Hash => "hash",
             Type::Stream => "stream",
+            // What RedisJSON calls its type.
+            Type::Json => "ReJSON-RL",
         }
     }
 }
@@ -399,6 +406,7 @@ impl Entry {
                     Collection::Hash(hash) => ValueRef::Hash(hash),
                     Collection::Zset(zset) => ValueRef::Zset(zset),
                     Collection::Stream(stream) => ValueRef::Stream(stream),
+                    Collection::Json(json) => ValueRef::Json(json),
                 },
             }
         }
@@ -421,6 +429,17 @@ impl Entry {
             .then(|| unsafe { &*self.payload_at().cast::<Collection>() })
     }
 
+    /// Whether it is a hash of which some fields expire.
+    pub fn has_field_times(&self) -> bool {
+        matches!(self.collection(), Some(Collection::Hash(hash)) if hash.has_times())
+    }
+
+    /// Whether it is a hash with fields whose time has come.
+    pub(crate) fn has_due_fields(&self, now_ms: i64) -> bool {
+        let Some(Collection::Hash(hash)) = self.collection() else { return false };
+        hash.earliest().is_some_and(|(at_ms, _)| at_ms <= now_ms)
+    }
+
     pub fn collection_mut(&mut self) -> Option<&mut Collection> {
         // SAFETY: the kind says that a collection was written; `&mut self` is exclusive.
         (self.kind() == KIND_COLLECTION)
@@ -429,6 +448,7 @@ impl Entry {
 
     /// Overwrites a string or integer value when it fits the same allocation and the expiry slot
     /// need not be added. Returns whether it did.
+    #[inline]
     pub fn overwrite_string(&mut self, value: &[u8], expire_at_ms: Option<i64>) -> bool {
         let bits = self.header().bits.get();
         let skip = if bits & EXPIRY != 0 { size_of::<i64>() } else { 0 };
@@ -527,6 +547,7 @@ impl Entry {
             ValueRef::Hash(_) => Type::Hash,
             ValueRef::Zset(_) => Type::Zset,
             ValueRef::Stream(_) => Type::Stream,
+            ValueRef::Json(_) => Type::Json,
         }
     }
 
@@ -546,6 +567,8 @@ impl Entry {
             ValueRef::Hash(hash) => Encoding::name(hash.encoding()),
             ValueRef::Zset(zset) => Encoding::name(zset.encoding()),
             ValueRef::Stream(stream) => Encoding::name(stream.encoding()),
+            // As of all values of modules.
+            ValueRef::Json(_) => "raw",
         }
     }
 
@@ -562,6 +585,7 @@ impl Entry {
             ValueRef::Hash(hash) => hash.memory_bytes(),
             ValueRef::Zset(zset) => zset.memory_bytes(),
             ValueRef::Stream(stream) => stream.memory_bytes(),
+            ValueRef::Json(json) => json.memory_bytes(),
         };
         rounded(self.total_bytes()) + value
     }
@@ -575,6 +599,7 @@ impl Entry {
             ValueRef::Hash(hash) => hash.len(),
             ValueRef::Zset(zset) => zset.len(),
             ValueRef::Stream(stream) => stream.block_count() + stream.pending_count() + 1,
+            ValueRef::Json(json) => json.count_nodes(FREE_EFFORT_MAX),
         }
     }
 

@@ -53,7 +53,7 @@ impl Engine {
                     .peek(&name.1)
                     .is_some_and(|entry| !policy.is_volatile() || entry.expire_at_ms().is_some());
                 if evictable {
-                    txn.remove(&name.1);
+                    txn.evict(&name.1);
                     worker.stats.evicted_keys.add(1);
                 }
                 ready.extend(txn.commit().ready);

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::shard::SHARDS;
+use crate::shard::{Db, SHARDS};
 use crate::txn::{Plan, Txn};
 use crate::worker::Worker;
 
@@ -42,6 +42,9 @@ impl Engine {
                     break;
                 }
                 let (looked_at, removed) = txn.expire_sample(shard as u16);
+                if self.has_field_times() {
+                    txn.expire_fields_of(shard as u16);
+                }
                 ready.extend(txn.commit().ready);
                 if looked_at == 0 || removed * 100 <= looked_at * acceptable_percent {
                     break;
@@ -59,6 +62,36 @@ impl Engine {
 }
 
 impl Txn<'_> {
+    /// Looks through some keys of a shard for hashes with fields whose time has come.
+    fn expire_fields_of(&mut self, shard: u16) {
+        let now_ms = self.now_ms;
+        for db in 0..self.shard(shard).dbs.len() {
+            let Db { keys, field_times, .. } = &mut self.shard_mut(shard).dbs[db];
+            if !field_times.is_due {
+                continue;
+            }
+            let mut due: Vec<Box<[u8]>> = Vec::new();
+            let mut looked_at = 0;
+            while looked_at < SAMPLE {
+                field_times.cursor = keys.scan(field_times.cursor, |entry| {
+                    looked_at += 1;
+                    field_times.was_seen |= entry.has_field_times();
+                    if entry.has_due_fields(now_ms) {
+                        due.push(entry.key().into());
+                    }
+                });
+                if field_times.cursor == 0 {
+                    field_times.is_due = std::mem::take(&mut field_times.was_seen);
+                    break;
+                }
+            }
+            self.db = db as u32;
+            for key in due {
+                self.expire_fields(&key);
+            }
+        }
+    }
+
     /// Looks at some keys with an expiry in each database of a shard. Answers how many it looked
     /// at and how many it removed.
     fn expire_sample(&mut self, shard: u16) -> (usize, usize) {

@@ -52,7 +52,12 @@ impl Txn<'_> {
             }
             let Arrival { db, hash, entry } = arrival;
             entry.set_epoch(self.epoch.bit());
+            let has_times = entry.has_field_times();
+            if has_times {
+                engine.note_field_times();
+            }
             let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
+            tables.field_times.is_due |= has_times;
             if tables.find(hash, entry.key()).is_some() {
                 return Err(Arrival { db, hash, entry });
             }

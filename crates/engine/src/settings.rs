@@ -1,5 +1,7 @@
 //! The part of the configuration that the engine obeys, as one immutable snapshot.
 
+use crate::notice::Classes;
+
 /// Which keys go first when memory is full (maxmemory-policy).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
@@ -49,6 +51,8 @@ pub struct Settings {
     pub hz: u32,
     /// 1 to 10, as active-expire-effort.
     pub expire_effort: u32,
+    /// Events that subscribers may hear of; none when they are off.
+    pub events: Classes,
 }
 
 impl Default for Settings {
@@ -63,6 +67,7 @@ impl Default for Settings {
             lfu_decay_minutes: 1,
             hz: 10,
             expire_effort: 1,
+            events: Classes::default(),
         }
     }
 }

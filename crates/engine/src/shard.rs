@@ -55,9 +55,21 @@ pub(crate) struct Db {
     pub expires: Table<EntryRef>,
     /// Where the active expiry cycle goes on.
     pub expire_cursor: u64,
+    pub field_times: FieldTimes,
     /// Sum of remaining times of the last cycle's sample, ms, and its size: for `avg_ttl`.
     pub ttl_sample: (i64, u32),
     pub saving: Saving,
+}
+
+/// How far the search for hashes with fields whose time has come is. There is no index of them: where
+/// there are any, the keys are looked through all the time.
+#[derive(Default)]
+pub(crate) struct FieldTimes {
+    /// There may be such hashes.
+    pub is_due: bool,
+    /// One was seen in this round.
+    pub was_seen: bool,
+    pub cursor: u64,
 }
 
 /// How far a snapshot is with a table. It goes where the table goes.
@@ -71,7 +83,7 @@ pub(crate) struct Saving {
 }
 
 /// Whether two keys are the same. Most keys are short: comparing them here is cheaper than a call.
-#[inline]
+#[inline(always)]
 pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     let len = a.len();
     if len != b.len() {

@@ -42,7 +42,8 @@ impl Count {
     fn add(&mut self, more: Count) {
         self.keys += more.keys;
         self.expires += more.expires;
-        self.ttl = (self.ttl.0 + more.ttl.0, self.ttl.1 + more.ttl.1);
+        // A key may live for almost all the milliseconds there are.
+        self.ttl = (self.ttl.0.saturating_add(more.ttl.0), self.ttl.1 + more.ttl.1);
     }
 
     fn size(self) -> DbSize {
@@ -111,5 +112,20 @@ impl Txn<'_> {
             sums.iter_mut().zip(last.iter()).for_each(|(sum, one)| sum.add(*one));
         }
         sums.into_iter().map(Count::size).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_lives_have_a_mean() {
+        let mut sum = Count::default();
+        for _ in 0..3 {
+            sum.add(Count { keys: 1, expires: 1, ttl: (i64::MAX - 5, 1) });
+        }
+        let size = sum.size();
+        assert_eq!((size.keys, size.expires, size.avg_ttl_ms), (3, 3, i64::MAX / 3));
     }
 }

@@ -8,12 +8,14 @@
 //! gets the bit at once. FLUSHALL hands whole tables over to the walk; a table knows itself how far
 //! it was walked and which database it belonged to, so SWAPDB changes nothing.
 //!
-//! Long values are saved in parts, between which the lock is free. A change of one that is not saved
-//! as a whole has the rest saved first; the server has plain commands wait outside of all locks until
-//! the walk is through with it ([`Txn::is_long_unsaved`]), so that this is left to the rest.
+//! Long values are saved in parts, between which the lock is free. One that is removed or replaced
+//! goes to the walk as it is, from the undo log when the transaction is to stay. A change of one needs
+//! the rest saved first: the server has commands wait outside of all locks until the walk is through
+//! with it ([`Txn::is_long_unsaved`]), and scripts, which touch what they like, save it in parts
+//! themselves ([`Txn::save_part`]). Only what does neither has it saved in one go.
 //!
-//! A rollback needs nothing: what it puts back was saved before it was changed, and it puts back
-//! what it was. There is no step without a lock: the bits belong to the shard, and the epoch is
+//! A rollback needs nothing: what it puts back was saved before it was changed, or is as it was, bit
+//! and all. There is no step without a lock: the bits belong to the shard, and the epoch is
 //! turned under all gates.
 //!
 //! What an entry is saved as is the [`Image`]'s to know: see the server's `durability/save.rs`.
@@ -31,7 +33,7 @@ use std::time::Duration;
 use data::Encoding;
 use smallvec::SmallVec;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Garbage};
 use crate::entry::{EPOCH, Entry, Str, ValueRef};
 use crate::shard::{Db, SHARDS, Saving};
 use crate::sizes::DbSize;
@@ -55,11 +57,21 @@ pub trait Image: Send + Sync {
     fn save(&self, worker: &Worker, db: u32, entry: &Entry);
 
     /// The same of the walk, which may do it in parts: it comes again then, in another hold of the
-    /// lock, unless `save` has had to do the rest meanwhile. The entry is as it was, but may be in
+    /// lock, unless others have done the rest meanwhile. The entry is as it was, but may be in
     /// another place in memory.
     fn save_some(&self, worker: &Worker, db: u32, entry: &Entry) -> Saved {
         self.save(worker, db, entry);
         Saved::Whole
+    }
+
+    /// The same of somebody who has to have it saved soon: it is not put off for another one.
+    fn save_ahead(&self, worker: &Worker, db: u32, entry: &Entry) -> Saved {
+        self.save_some(worker, db, entry)
+    }
+
+    /// Whether saving an entry takes long enough that nobody should do it in passing.
+    fn is_long(&self, entry: &Entry) -> bool {
+        is_long(entry)
     }
 }
 
@@ -76,7 +88,7 @@ pub enum Saved {
 const ELEMENTS_MAX: usize = 1024;
 const BYTES_MAX: usize = 1 << 20;
 
-/// Whether saving an entry takes long enough that nobody should do it in passing.
+/// Whether an entry has more than it takes to be worth parts.
 pub fn is_long(entry: &Entry) -> bool {
     let (len, encoding) = match entry.get() {
         ValueRef::Str(Str::Int(_)) => return false,
@@ -86,12 +98,13 @@ pub fn is_long(entry: &Entry) -> bool {
         ValueRef::Hash(hash) => (hash.len(), hash.encoding()),
         ValueRef::Zset(zset) => (zset.len(), zset.encoding()),
         ValueRef::Stream(stream) => (stream.len() + stream.pending_count(), stream.encoding()),
+        ValueRef::Json(json) => return json.exceeds(ELEMENTS_MAX, BYTES_MAX),
     };
     len > ELEMENTS_MAX && !matches!(encoding, Encoding::Listpack | Encoding::Intset)
 }
 
 /// What a transaction knows of snapshots: none begins while it runs.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Epoch(u32);
 
 impl Epoch {
@@ -115,10 +128,18 @@ pub(crate) struct Snapshots {
 
 struct Running {
     image: Arc<dyn Image>,
-    /// Tables that were emptied at once, with what is in them to be saved.
-    taken: Vec<Db>,
+    /// What is in no table of a shard any more and still to be saved.
+    taken: Vec<Taken>,
     /// Shards of long values that somebody waits for.
     wanted: Vec<u16>,
+}
+
+/// What was taken out of the keyspace before it was saved.
+enum Taken {
+    /// A table that was emptied at once.
+    Table(Db),
+    /// A long value, with the database it was in when the snapshot began.
+    Entry(u32, Garbage),
 }
 
 impl Snapshots {
@@ -141,7 +162,7 @@ impl Snapshots {
 pub enum Step {
     /// There is more to do.
     More,
-    /// All that is left is locked by others.
+    /// All that is left is locked by others, or waits for what is.
     Held,
     Done,
 }
@@ -153,11 +174,11 @@ pub struct Snapshot {
     sizes: Vec<DbSize>,
     /// Shards to be walked.
     shards: VecDeque<u16>,
-    /// A table that was handed over, being walked.
-    table: Option<Db>,
-    /// The next step is not about tables: the long value they wait for may be in a shard.
-    passes_tables: bool,
-    /// How many shards in turn could not be had.
+    /// What was handed over and is being saved.
+    taken: Option<Taken>,
+    /// The next step is not about such: the long value they wait for may be in a shard.
+    passes_taken: bool,
+    /// How many shards in turn could not be had, or have to wait for another.
     held: usize,
 }
 
@@ -173,9 +194,21 @@ impl Engine {
         let Some(running) = running.as_mut() else {
             return self.reclaim(None, dbs, objects);
         };
-        let (due, dbs) = dbs.into_iter().partition(|db| db.saving.is_due);
-        running.taken.extend::<Vec<Db>>(due);
+        let (due, dbs): (Vec<Db>, _) = dbs.into_iter().partition(|db| db.saving.is_due);
+        running.taken.extend(due.into_iter().map(Taken::Table));
         self.reclaim(None, dbs, 0);
+    }
+
+    /// The same of a long value that is not saved yet. The caller holds the shard it was in.
+    #[cold]
+    pub(crate) fn hand_over(&self, db: u32, entry: Entry) {
+        match self.snapshots.running().as_mut() {
+            Some(running) => {
+                let garbage = self.garbage(Some(entry), Vec::new(), 1);
+                running.taken.push(Taken::Entry(db, garbage));
+            }
+            None => self.discard(entry),
+        }
     }
 }
 
@@ -205,7 +238,7 @@ impl Txn<'_> {
             }
         }
         let shards = (0..SHARDS as u16).collect();
-        Some(Snapshot { image, epoch, sizes, shards, table: None, passes_tables: false, held: 0 })
+        Some(Snapshot { image, epoch, sizes, shards, taken: None, passes_taken: false, held: 0 })
     }
 
     /// Whether a snapshot is being taken.
@@ -221,32 +254,91 @@ impl Txn<'_> {
         let hash = self.hash(key);
         let shard = Engine::shard_of(hash);
         let entry = self.shard(shard).db(self.db).and_then(|db| db.find(hash, key));
-        let waits = entry.is_some_and(|e| e.epoch() != self.epoch.bit() && is_long(e));
-        if waits
-            && let Some(running) = self.engine.snapshots.running().as_mut()
-            && !running.wanted.contains(&shard)
-        {
+        if !entry.is_some_and(|entry| self.is_unsaved(entry)) {
+            return false;
+        }
+        let mut running = self.engine.snapshots.running();
+        let Some(running) = running.as_mut() else { return false };
+        let waits = entry.is_some_and(|entry| running.image.is_long(entry));
+        if waits && !running.wanted.contains(&shard) {
             running.wanted.push(shard);
         }
-        waits && self.engine.has_snapshot()
+        waits
+    }
+
+    /// Saves a part of the value of a key, if it is a long one that is not saved yet: for whoever
+    /// is to change it and cannot wait. True when that was the last of it. The plan must cover the
+    /// key.
+    pub fn save_part(&self, key: &[u8]) -> bool {
+        let hash = self.hash(key);
+        let entry =
+            self.shard(Engine::shard_of(hash)).db(self.db).and_then(|db| db.find(hash, key));
+        let Some(entry) = entry.filter(|entry| self.is_unsaved(entry)) else { return true };
+        let Some(image) = self.engine.snapshots.image() else { return true };
+        if !image.is_long(entry) {
+            return true;
+        }
+        let saved = image.save_ahead(self.worker, self.snapshot_db(hash), entry);
+        if saved == Saved::Whole {
+            entry.set_epoch(self.epoch.bit());
+        }
+        saved == Saved::Whole
+    }
+
+    #[inline]
+    fn is_unsaved(&self, entry: &Entry) -> bool {
+        self.epoch.is_running() && entry.epoch() != self.epoch.bit()
     }
 
     /// To be called ahead of every change of an entry that is in its table, or was until now.
     #[inline]
     pub(crate) fn preserve(&self, entry: &Entry) {
-        if self.epoch.is_running() && entry.epoch() != self.epoch.bit() {
-            self.preserve_now(entry);
+        if self.is_unsaved(entry) {
+            self.preserve_now(entry, false);
         }
     }
 
+    /// The same of one that is not changed but taken out: false when it is a long one that is not
+    /// saved, and to be handed over.
+    #[inline]
+    pub(crate) fn preserve_short(&self, entry: &Entry) -> bool {
+        !self.is_unsaved(entry) || self.preserve_now(entry, true)
+    }
+
     #[cold]
-    fn preserve_now(&self, entry: &Entry) {
+    fn preserve_now(&self, entry: &Entry, if_short: bool) -> bool {
         // The snapshot may have ended since this transaction began, but not with this entry left.
-        let Some(image) = self.engine.snapshots.image() else { return };
-        let shard = Engine::shard_of(self.engine.hash(entry.key()));
-        let db = self.shard(shard).db(self.db).map_or(self.db, |db| db.saving.db);
-        image.save(self.worker, db, entry);
+        let Some(image) = self.engine.snapshots.image() else { return true };
+        if if_short && image.is_long(entry) {
+            return false;
+        }
+        image.save(self.worker, self.snapshot_db(self.engine.hash(entry.key())), entry);
         entry.set_epoch(self.epoch.bit());
+        true
+    }
+
+    /// The database that the table of a hash was of when the snapshot began.
+    pub(crate) fn snapshot_db(&self, hash: u64) -> u32 {
+        let shard = self.shard(Engine::shard_of(hash));
+        shard.db(self.db).map_or(self.db, |db| db.saving.db)
+    }
+}
+
+impl Taken {
+    /// As with a table that is in its shard.
+    fn save(
+        &mut self,
+        image: &dyn Image,
+        worker: &Worker,
+        epoch: Epoch,
+        is_enough: &mut impl FnMut() -> bool,
+    ) -> Saved {
+        match self {
+            Taken::Table(table) => table.save(image, worker, epoch, is_enough),
+            Taken::Entry(db, garbage) => {
+                garbage.entry().map_or(Saved::Whole, |entry| image.save_some(worker, *db, entry))
+            }
+        }
     }
 }
 
@@ -310,17 +402,21 @@ impl Snapshot {
         worker: &Worker,
         mut is_enough: impl FnMut() -> bool,
     ) -> Step {
-        // Tables that nobody else has any more go first: they take memory.
-        if !mem::take(&mut self.passes_tables) {
+        // What nobody else has any more goes first: it takes memory.
+        if !mem::take(&mut self.passes_taken) {
             let next = || engine.snapshots.running().as_mut().and_then(|r| r.taken.pop());
-            if let Some(mut table) = self.table.take().or_else(next) {
-                match table.save(&*self.image, worker, self.epoch, &mut is_enough) {
-                    Saved::Whole => {}
-                    Saved::Partly => self.table = Some(table),
+            if let Some(mut taken) = self.taken.take().or_else(next) {
+                match taken.save(&*self.image, worker, self.epoch, &mut is_enough) {
+                    Saved::Whole => {
+                        if let Taken::Entry(_, garbage) = taken {
+                            engine.dispose(garbage);
+                        }
+                    }
+                    Saved::Partly => self.taken = Some(taken),
                     Saved::Later => {
-                        self.passes_tables = true;
+                        self.passes_taken = true;
                         if let Some(running) = engine.snapshots.running().as_mut() {
-                            running.taken.insert(0, table);
+                            running.taken.insert(0, taken);
                         }
                     }
                 }
@@ -335,17 +431,14 @@ impl Snapshot {
             self.shards.push_front(shard);
         }
         let Some(&shard) = self.shards.front() else {
-            // Tables that were passed over are still to be seen to.
+            // What was passed over is still to be seen to.
             let is_done = engine.snapshots.running().as_ref().is_none_or(|r| r.taken.is_empty());
             return if is_done { Step::Done } else { Step::More };
         };
         let begun = Txn::try_begin(engine, worker, Plan::shard(shard), 0, Some(PATIENCE));
         let Ok(mut txn) = begun else {
-            self.shards.rotate_left(1);
-            self.held += 1;
-            return if self.held > self.shards.len() { Step::Held } else { Step::More };
+            return self.pass_over();
         };
-        self.held = 0;
         let mut saved = Saved::Whole;
         for db in &mut txn.shard_mut(shard).dbs {
             saved = db.save(&*self.image, worker, self.epoch, &mut is_enough);
@@ -357,15 +450,24 @@ impl Snapshot {
         match saved {
             Saved::Whole => _ = self.shards.pop_front(),
             Saved::Partly => {}
-            Saved::Later => self.shards.rotate_left(1),
+            // What all wait for may be in a shard that is held.
+            Saved::Later => return self.pass_over(),
         }
+        self.held = 0;
         Step::More
+    }
+
+    /// Goes on with the next shard.
+    fn pass_over(&mut self) -> Step {
+        self.shards.rotate_left(1);
+        self.held += 1;
+        if self.held > self.shards.len() { Step::Held } else { Step::More }
     }
 
     /// Ends it, once all is saved.
     pub fn end(self, engine: &Engine) {
         let ended = mem::take(&mut *engine.snapshots.running());
-        let is_whole = self.shards.is_empty() && self.table.is_none();
+        let is_whole = self.shards.is_empty() && self.taken.is_none();
         assert!(is_whole && ended.is_some_and(|r| r.taken.is_empty()), "it was not done");
         engine.snapshots.epoch.store(self.epoch.bit(), Ordering::Release);
     }

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use lock_api::{RawMutex as _, RawMutexTimed as _};
 use smallvec::SmallVec;
 
-use crate::change::{Change, Changes, Record};
+use crate::change::{Change, Changes};
 use crate::engine::Engine;
 use crate::entry::{Entry, EntryRef, ValueRef};
+use crate::notice::Notices;
 use crate::shard::{SHARDS, ShardData, same};
 use crate::snapshot::Epoch;
 use crate::sync::RawMutex;
@@ -20,7 +21,7 @@ use crate::undo::Recorder;
 use crate::wait::KeyName;
 use crate::worker::Worker;
 use crate::{Collection, Str, access};
-use data::{Hash, List, Set, Stream, Zset};
+use data::{Hash, Json, List, Set, Stream, Zset};
 
 /// The value is of another type than the command works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,14 +51,20 @@ impl Plan {
     pub fn shards(mut shards: SmallVec<[u16; 4]>) -> Plan {
         match bits_of(&shards) {
             Some(bits) => {
-                shards.clear();
+                // No more of them than there were.
+                let mut places = shards.iter_mut();
+                let mut count = 0;
                 for (word, &bits) in bits.iter().enumerate() {
                     let mut left = bits;
-                    while left != 0 {
-                        shards.push((word * 64) as u16 + left.trailing_zeros() as u16);
+                    while left != 0
+                        && let Some(place) = places.next()
+                    {
+                        *place = (word * 64) as u16 + left.trailing_zeros() as u16;
                         left &= left - 1;
+                        count += 1;
                     }
                 }
+                shards.truncate(count);
             }
             None => {
                 shards.sort_unstable();
@@ -75,8 +82,12 @@ pub struct Effects {
     pub ready: Vec<KeyName>,
     /// Changes made.
     pub dirty: u64,
+    /// FLUSHALL was among them.
+    pub flushed_all: bool,
     /// Place of what was logged in the journal; 0 when nothing was.
     pub sequence: u64,
+    /// What its client is to be sent behind its reply.
+    pub pushes: Vec<u8>,
 }
 
 /// Expired keys that one transaction notes for removal, so that a script reading one in a loop
@@ -136,8 +147,14 @@ pub struct Txn<'e> {
     pub(crate) no_touch: bool,
     /// While it records: what puts everything back.
     pub(crate) undo: Option<Box<Recorder>>,
-    /// Whether changes are logged.
+    /// Whether somebody wants to know of changes: the change log, or those who listen.
     logs: bool,
+    /// Whether it is the change log.
+    fills_log: bool,
+    /// What those who listen are to be told; none when nobody does.
+    pub(crate) notices: Option<Box<RefCell<Notices>>>,
+    /// The client whose doing it is.
+    pub(crate) client: u64,
     /// What entries must have that need not be saved for a snapshot before they change.
     pub(crate) epoch: Epoch,
     /// Those logged so far.
@@ -174,19 +191,19 @@ impl<'e> Txn<'e> {
         now_ms: i64,
         patience: Option<Duration>,
     ) -> Result<Txn<'e>, u16> {
-        if let Plan::Shards(shards) = &plan {
-            lock_all(engine, shards, patience)?;
-        }
-        let held_bits = match &plan {
-            Plan::Shards(shards) => bits_of(shards),
-            Plan::Exclusive | Plan::Walk => None,
-        };
-        Ok(Txn {
+        let mut txn = Txn::idle(engine, worker, now_ms);
+        txn.lock(plan, patience)?;
+        Ok(txn)
+    }
+
+    /// A transaction that holds nothing: it begins when it takes its locks.
+    pub fn idle(engine: &'e Engine, worker: &'e Worker, now_ms: i64) -> Txn<'e> {
+        Txn {
             engine,
             worker,
-            plan,
+            plan: Plan::none(),
             walking: None,
-            patience,
+            patience: None,
             obstacle: None,
             db: 0,
             now_ms,
@@ -195,17 +212,40 @@ impl<'e> Txn<'e> {
             effects: Effects::default(),
             no_touch: false,
             undo: None,
-            logs: engine.is_logging(),
-            epoch: engine.snapshots.epoch(),
+            logs: false,
+            fills_log: false,
+            notices: None,
+            client: 0,
+            epoch: Epoch::default(),
             changes: None,
             run: 0,
             hashed: Hashed::NONE,
             found: Cell::new(Found::NOTHING),
             is_hashed: Cell::new(false),
             held_last: u16::MAX,
-            held_bits,
-            locked: true,
-        })
+            held_bits: None,
+            locked: false,
+        }
+    }
+
+    /// Takes the locks of the plan, as `try_begin` does. Once only, and before anything else.
+    #[inline]
+    pub fn lock(&mut self, plan: Plan, patience: Option<Duration>) -> Result<(), u16> {
+        assert!(!self.locked, "a transaction has one plan");
+        if let Plan::Shards(shards) = &plan {
+            lock_all(self.engine, shards, patience)?;
+            self.held_bits = bits_of(shards);
+        }
+        (self.plan, self.patience, self.locked) = (plan, patience, true);
+        // What others may have begun meanwhile to wish to know.
+        let is_tracked = self.engine.is_tracking();
+        if is_tracked || !self.worker.settings.events.is_empty() {
+            self.notices = Some(notices_of(self.worker, is_tracked));
+        }
+        self.fills_log = self.engine.is_logging();
+        self.logs = self.fills_log || self.notices.is_some();
+        self.epoch = self.engine.snapshots.epoch();
+        Ok(())
     }
 
     /// Adds shards to the plan while it runs. Others may hold them and wait for one of ours, so
@@ -230,6 +270,7 @@ impl<'e> Txn<'e> {
         if lock_all(self.engine, &missing, Some(patience)).is_err() {
             return false;
         }
+        self.look_for_listeners();
         if let Plan::Shards(held) = &mut self.plan {
             held.extend(missing);
             held.sort_unstable();
@@ -270,7 +311,7 @@ impl<'e> Txn<'e> {
 
     #[inline]
     pub fn forget_key(&mut self) {
-        self.hashed = Hashed::NONE;
+        self.hashed.address = Hashed::NONE.address;
     }
 
     #[inline]
@@ -340,14 +381,18 @@ impl<'e> Txn<'e> {
     }
 
     fn look_up(&self, hash: u64, key: &[u8]) -> Option<&Entry> {
-        if let Some(found) = self.found_last(key) {
+        // Which key it is was found out already if it is the expected one.
+        let is_expected = self.is_expected(key);
+        if (!is_expected || self.is_hashed.get())
+            && let Some(found) = self.found_last(key)
+        {
             // SAFETY: as in `found_last`; changes need `&mut self`.
             return unsafe { found.slot.as_ref() };
         }
         let entry = self.shard(Engine::shard_of(hash)).db(self.db)?.find(hash, key)?;
         if self.run != 0 {
             self.found.set(Found { db: self.db, hash, slot: entry, ..Found::NOTHING });
-            self.is_hashed.set(self.is_expected(key));
+            self.is_hashed.set(is_expected);
         }
         Some(entry)
     }
@@ -392,13 +437,20 @@ impl<'e> Txn<'e> {
     }
 
     /// Ends the transaction: its changes become visible to others.
+    // Inlined, or the transaction would be copied to be given away.
+    #[inline(always)]
     pub fn commit(mut self) -> Effects {
+        self.end()
+    }
+
+    fn end(&mut self) -> Effects {
         let log = self.keep_changes();
         for (db, key) in std::mem::take(self.expired.get_mut()) {
             self.db = db;
             self.remove_if_expired(&key);
         }
         self.publish();
+        self.worker.spare_notices.set(self.notices.take());
         self.unlock();
         if let Some(log) = log {
             self.drop_log(log);
@@ -441,44 +493,72 @@ impl<'e> Txn<'e> {
         if self.obstacle.is_none() {
             let lock = &self.engine.shards[shard as usize].lock;
             match lock_within(lock, self.patience) {
-                true => self.walking = Some(shard),
+                true => {
+                    self.walking = Some(shard);
+                    self.look_for_listeners();
+                }
                 false => self.obstacle = Some(shard),
             }
         }
         self.obstacle.is_none()
     }
 
-    /// Notes a change, if somebody wants to know.
+    /// More locks were taken. Somebody who tracks keys may have read one there since this began, and
+    /// would not hear of it; of the keys that were locked before, nobody did.
     #[inline]
-    pub(crate) fn log(&mut self, key: &[u8], change: Change<'_>) {
-        if self.logs {
-            self.log_now(key, change);
+    fn look_for_listeners(&mut self) {
+        if self.notices.is_none() && self.engine.is_tracking() {
+            self.notices = Some(notices_of(self.worker, true));
+            self.logs = true;
+            self.forget_found();
         }
     }
 
-    /// Whether changes are logged: what is needed for that alone may be left out otherwise.
+    /// Notes a change in the log alone.
+    #[inline]
+    pub(crate) fn log(&mut self, key: &[u8], change: Change<'_>) {
+        if self.logs {
+            self.log_now(key, &change);
+        }
+    }
+
+    /// Notes a change for all who want to know.
+    #[inline]
+    pub(crate) fn log_and_note(&mut self, key: &[u8], change: Change<'_>) {
+        if self.logs {
+            self.note_change(key, &change);
+            self.log_now(key, &change);
+        }
+    }
+
+    /// Whether somebody wants to know of changes: what is needed for that alone may be left out
+    /// otherwise.
     #[inline]
     pub(crate) fn logs(&self) -> bool {
         self.logs
     }
 
     #[inline(never)]
-    fn log_now(&mut self, key: &[u8], change: Change<'_>) {
+    pub(crate) fn log_now(&mut self, key: &[u8], change: &Change<'_>) {
+        if !self.fills_log {
+            return;
+        }
         let (worker, db) = (self.worker, self.db);
         let spare = || worker.spare_changes.take().unwrap_or_default();
-        self.changes.get_or_insert_with(spare).add(Record { db, key, change });
+        self.changes.get_or_insert_with(spare).add_change(db, key, change);
     }
 
     /// Logs the changes from here on, though nobody else may want to know. Answers a mark.
     pub(crate) fn start_logging(&mut self) -> usize {
-        self.logs = true;
+        (self.logs, self.fills_log) = (true, true);
         self.forget_found();
         self.mark_changes()
     }
 
     /// Logs no more, unless all changes are logged. What was must have been rolled back.
     pub(crate) fn stop_logging(&mut self) {
-        self.logs = self.engine.is_logging();
+        self.fills_log = self.engine.is_logging();
+        self.logs = self.fills_log || self.notices.is_some();
     }
 
     pub(crate) fn mark_changes(&mut self) -> usize {
@@ -491,11 +571,14 @@ impl<'e> Txn<'e> {
         }
     }
 
-    /// Hands what was logged to the journal. The locks are still held.
+    /// Hands what was logged to the journal, and tells those who listen. The locks are still held.
     #[inline]
     fn publish(&mut self) {
         if self.changes.is_some() {
             self.publish_now();
+        }
+        if self.notices.is_some() {
+            self.tell_notices();
         }
     }
 
@@ -550,6 +633,7 @@ impl<'e> Txn<'e> {
     /// From here on the transaction belongs to this run of a script; 0 to none.
     pub fn set_run(&mut self, run: u64) {
         self.run = run;
+        self.forget_key();
     }
 
     /// Whether the script is to end, killed or past its deadline. Commands look here in loops
@@ -634,6 +718,7 @@ impl<'e> Txn<'e> {
     fn note_expired(&self, key: &[u8]) {
         let mut expired = self.expired.borrow_mut();
         if expired.len() < EXPIRED_NOTED_MAX {
+            self.note_expired_once(key);
             expired.push((self.db, key.into()));
         }
     }
@@ -656,7 +741,10 @@ impl<'e> Txn<'e> {
         let found = self.peek(key);
         match found {
             Some(_) => self.worker.stats.keyspace_hits.add(1),
-            None => self.worker.stats.keyspace_misses.add(1),
+            None => {
+                self.worker.stats.keyspace_misses.add(1);
+                self.note_miss(key);
+            }
         }
         found
     }
@@ -690,6 +778,17 @@ impl<'e> Txn<'e> {
             Some(ValueRef::Str(text)) => Ok(Some(text)),
             Some(_) => Err(WrongType),
         }
+    }
+
+    /// The text of a string that is stored as such, read as by `read_string`. `None`, and nothing was
+    /// counted, for anything else.
+    #[inline]
+    pub fn read_text(&self, key: &[u8]) -> Option<&[u8]> {
+        let entry = self.peek(key)?;
+        let ValueRef::Str(Str::Bytes(text)) = entry.get() else { return None };
+        self.worker.stats.keyspace_hits.add(1);
+        self.touch(entry);
+        Some(text)
     }
 
     pub fn read_list(&self, key: &[u8]) -> Result<Option<&List>, WrongType> {
@@ -732,6 +831,14 @@ impl<'e> Txn<'e> {
         }
     }
 
+    pub fn read_json(&self, key: &[u8]) -> Result<Option<&Json>, WrongType> {
+        match self.read(key).map(Entry::get) {
+            None => Ok(None),
+            Some(ValueRef::Json(json)) => Ok(Some(json)),
+            Some(_) => Err(WrongType),
+        }
+    }
+
     /// Whether blocked clients stand in the queue of a key.
     pub fn has_waiters(&self, key: &[u8]) -> bool {
         let shard = self.shard(Engine::shard_of(self.engine.hash(key)));
@@ -741,6 +848,14 @@ impl<'e> Txn<'e> {
                 .get(&(self.db, Box::from(key)))
                 .is_some_and(|queue| queue.iter().any(|waiter| !waiter.is_done()))
     }
+}
+
+#[cold]
+fn notices_of(worker: &Worker, is_tracked: bool) -> Box<RefCell<Notices>> {
+    let mut notices = worker.spare_notices.take().unwrap_or_default();
+    let fresh = notices.get_mut();
+    (fresh.classes, fresh.is_tracked) = (worker.settings.events, is_tracked);
+    notices
 }
 
 /// More shards than these are found by their bits.
@@ -804,6 +919,7 @@ impl Drop for Txn<'_> {
             self.roll_back();
         }
         self.publish();
+        self.worker.spare_notices.set(self.notices.take());
         self.unlock();
     }
 }
@@ -850,5 +966,7 @@ kind!(List, List::is_empty);
 kind!(Set, Set::is_empty);
 kind!(Hash, Hash::is_empty);
 kind!(Zset, Zset::is_empty);
-// A stream stays when its entries are gone: its ids go on, and its groups.
+// A stream stays when its entries are gone: its ids go on.
 kind!(Stream, |_| false);
+// Its root is a value, too.
+kind!(Json, |_| false);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::change::Changes;
+use crate::notice::Notices;
 use crate::settings::Settings;
 use crate::undo::Recorder;
 
@@ -49,6 +50,8 @@ pub struct Worker {
     pub(crate) spare_log: Cell<Option<Box<Recorder>>>,
     /// The same of a change log.
     pub(crate) spare_changes: Cell<Option<Box<Changes>>>,
+    /// And of notices.
+    pub(crate) spare_notices: Cell<Option<Box<RefCell<Notices>>>>,
     /// The runs that somebody wants to end.
     stopped_runs: Arc<StoppedRuns>,
 }
@@ -80,6 +83,7 @@ impl Worker {
             rng: RefCell::new(fastrand::Rng::new()),
             spare_log: Cell::default(),
             spare_changes: Cell::default(),
+            spare_notices: Cell::default(),
             stopped_runs: Arc::default(),
         }
     }

@@ -21,6 +21,8 @@ mod evict;
 mod expire;
 #[path = "../src/gate.rs"]
 mod gate;
+#[path = "../src/notice.rs"]
+mod notice;
 #[path = "../src/settings.rs"]
 mod settings;
 #[path = "../src/shard.rs"]

@@ -33,7 +33,9 @@ impl Model {
             ValueRef::Hash(hash) => {
                 Model::Hash(hash.iter().map(|(f, v)| (f.to_vec(), v.to_vec())).collect())
             }
-            ValueRef::Set(_) | ValueRef::Zset(_) | ValueRef::Stream(_) => panic!("nobody made one"),
+            ValueRef::Set(_) | ValueRef::Zset(_) | ValueRef::Stream(_) | ValueRef::Json(_) => {
+                panic!("nobody made one")
+            }
         }
     }
 }

@@ -189,6 +189,22 @@ pub unsafe extern "C" fn allocate(
 ) -> *mut c_void {
     // SAFETY: `ud` is the Meter that outlives the VM, and only the VM's thread comes here.
     let meter = unsafe { &mut *ud.cast::<Meter>() };
+    // Most blocks asked for are new and small, and most given back are small.
+    let is_small = |bytes: usize| (1..=SMALL_BYTES_MAX).contains(&bytes);
+    if block.is_null() && is_small(new) {
+        let would_use = meter.used_bytes + new;
+        if would_use <= meter.hurry_bytes.min(meter.limit_bytes) {
+            let fresh = meter.spare.take(Spare::place(new));
+            meter.used_bytes += if fresh.is_null() { 0 } else { new };
+            meter.refused |= fresh.is_null();
+            return fresh;
+        }
+    } else if new == 0 && !block.is_null() && is_small(old) {
+        // SAFETY: a block came from this function with `old` bytes.
+        unsafe { meter.spare.give(Spare::place(old), block) };
+        meter.used_bytes -= old;
+        return std::ptr::null_mut();
+    }
     let old = if block.is_null() { 0 } else { old };
     if new > old {
         let would_use = meter.used_bytes - old + new;

@@ -5,11 +5,11 @@ use std::ffi::{CStr, c_int};
 use sha1::{Digest, Sha1};
 
 use crate::bridge::{self, context_upvalue, push_plain_error, with_host};
-use crate::context::Context;
+use crate::context::{Context, Loading};
 use crate::convert::{bytes_at, push_bytes};
 use crate::interrupt;
 use crate::sys::*;
-use crate::{LogLevel, Protocol, script};
+use crate::{LogLevel, Protocol, library, script};
 
 /// Pushes the `redis` table; `call` and `pcall` are on top of the stack and are popped.
 ///
@@ -27,6 +27,7 @@ pub unsafe fn push_table(L: *mut lua_State, context: *mut Context) {
         (c"breakpoint", breakpoint),
         (c"debug", debug),
         (c"acl_check_cmd", acl_check_cmd),
+        (c"register_function", library::register_function),
     ];
     // SAFETY: by the caller.
     unsafe {
@@ -42,7 +43,10 @@ pub unsafe fn push_table(L: *mut lua_State, context: *mut Context) {
 }
 
 /// Raises the error table of a misuse of the API.
-unsafe fn fail(L: *mut lua_State, text: &[u8]) -> c_int {
+///
+/// # Safety
+/// C functions have room for what it pushes.
+pub unsafe fn fail(L: *mut lua_State, text: &[u8]) -> c_int {
     // SAFETY: C functions have room for a few values.
     unsafe {
         push_plain_error(L, text);
@@ -120,6 +124,10 @@ unsafe extern "C-unwind" fn log(L: *mut lua_State) -> c_int {
             _ => return fail(L, b"ERR Invalid debug level."),
         };
         let context = context_upvalue(L);
+        // What a library says as it is loaded was heard once.
+        if (*context).loading == Loading::Again {
+            return 0;
+        }
         (*context).scratch.clear();
         for index in 2..=count {
             let mut len = 0;

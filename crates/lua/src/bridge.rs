@@ -85,6 +85,8 @@ unsafe fn dispatch(context: *mut Context, name: u32, args: &[&[u8]]) -> i32 {
             Short::Null if protocol == Protocol::Resp2 => FALSE,
             Short::Null => NIL,
             Short::Ok => OK,
+            // SAFETY: the host lent it until the next call.
+            Short::Lent(text) => show_text(window, &*text, BULK),
         }
     }
 }
@@ -331,6 +333,8 @@ unsafe fn push_call_result(L: *mut lua_State) -> i32 {
         let args: *const [&'static [u8]] = &raw const *(*context).wide_args.as_slice();
         let name = name_index(context, (&*args)[0]);
         let kind = dispatch(context, name, &*args);
+        // Where as many values stood as a function may have, there is no room for another.
+        lua_settop(L, 0);
         convert::push_answer(L, &raw const (*context).answer, (*context).protocol);
         kind
     }

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::ptr::NonNull;
 
 use crate::alloc::Meter;
+use crate::library::{Library, Registry};
 use crate::order::Order;
 use crate::{Answer, Host, Protocol, cjson, internals, sort};
 
@@ -41,14 +42,28 @@ pub struct Name {
     pub text: Box<[u8]>,
 }
 
-pub struct RunArgs {
-    pub keys: *const [&'static [u8]],
-    pub args: *const [&'static [u8]],
+/// What a run is about. `Vm::enter` says how long it is believed.
+pub struct RunArgs<'r> {
+    pub keys: *const [&'r [u8]],
+    pub args: *const [&'r [u8]],
     pub out: *mut Vec<u8>,
     pub client: Protocol,
     pub bytecode: *const [u8],
-    /// Registry reference of the loaded script; 0 until it is loaded.
+    /// Registry reference of the loaded script or function; 0 until it is loaded.
     pub function: std::ffi::c_int,
+    /// The library of a function, and which one of it.
+    pub called: Option<(*const Library, usize)>,
+    /// It is only there to load a library.
+    pub is_first_load: bool,
+}
+
+/// Whether the code of a library runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loading {
+    No,
+    First,
+    /// It has run already, in another VM or in an earlier life of this one.
+    Again,
 }
 
 #[repr(C)]
@@ -56,7 +71,7 @@ pub struct Context {
     pub window: Window,
     /// Set during a run only.
     pub host: Option<NonNull<dyn Host>>,
-    pub run: Option<RunArgs>,
+    pub run: Option<RunArgs<'static>>,
     /// What `redis.setresp` chose; RESP2 at the start of every run.
     pub protocol: Protocol,
     /// The reply of the last command.
@@ -85,6 +100,11 @@ pub struct Context {
     pub sort: sort::Buffers,
     /// The strings "KEYS" and "ARGV", which live as long as the globals.
     pub list_names: [*const internals::Str; 2],
+    /// The hidden globals, which `vm::entry` keeps.
+    pub globals: *const internals::Table,
+    pub loading: Loading,
+    /// Functions that the run has registered.
+    pub registry: Registry,
 }
 
 impl Context {
@@ -118,6 +138,9 @@ impl Context {
             cjson: cjson::Shared::default(),
             sort: sort::Buffers::default(),
             list_names: [std::ptr::null(); 2],
+            globals: std::ptr::null(),
+            loading: Loading::No,
+            registry: Registry::default(),
         })
     }
 }

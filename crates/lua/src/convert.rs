@@ -441,6 +441,8 @@ pub unsafe fn push_answer(L: *mut lua_State, answer: *const Answer, protocol: Pr
             Short::Null if protocol == Protocol::Resp2 => lua_pushboolean(L, 0),
             Short::Null => lua_pushnil(L),
             Short::Ok => push_tagged(L, c"ok", b"OK"),
+            // SAFETY: the host lent it until the next call.
+            Short::Lent(text) => push_bytes(L, &*text),
         }
     }
 }
@@ -522,6 +524,16 @@ pub unsafe fn push_reply(L: *mut lua_State, reply: &[u8], at: usize, depth: u32)
                 }
                 lua_setfield(L, -2, c"set".as_ptr());
                 return next;
+            }
+            // Said of the reply behind it; scripts do not see it.
+            b'|' => {
+                let count = parse_integer(head).max(0);
+                let mut next = next;
+                for _ in 0..count.saturating_mul(2) {
+                    next = push_reply(L, reply, next, depth + 1);
+                    lua_settop(L, -2);
+                }
+                return push_reply(L, reply, next, depth + 1);
             }
             b'=' => {
                 let end = next + parse_integer(head).max(0) as usize;

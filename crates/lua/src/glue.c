@@ -104,6 +104,30 @@ TValue *luar_push_list(lua_State *L, MSize count)
   return tvref(t->array) + 1;
 }
 
+/* The list of so many values that a field of a table holds, returned as by luar_push_list: they are
+** all to be written before the collector runs. NULL if something else is there, or a script has made
+** something else of it. */
+TValue *luar_old_list(lua_State *L, GCtab *t, GCstr *name, MSize count)
+{
+  cTValue *slot = lj_tab_getstr(t, name);
+  GCtab *list;
+  if (slot == NULL || !tvistab(slot)) return NULL;
+  list = tabV(slot);
+  if (list->asize != (count ? count + 1 : 0) || noderef(list->node) != &G(L)->nilnode ||
+      tabref(list->metatable) != NULL)
+    return NULL;
+  if (count == 0) return (TValue *)slot; /* Nothing is written. */
+  setnilV(tvref(list->array)); /* What has index 0 was not here. */
+  lj_gc_anybarriert(L, list);
+  return tvref(list->array) + 1;
+}
+
+/* Collects a step of garbage if it is time. */
+void luar_collect_step(lua_State *L)
+{
+  lj_gc_check(L);
+}
+
 /* Pops a table and stores it in another one under a string that lives on. */
 void luar_set_field(lua_State *L, GCtab *t, GCstr *name)
 {

@@ -7,7 +7,7 @@
 use std::ffi::c_int;
 
 use crate::interrupt;
-use crate::sys::{lua_State, lua_tolstring, lua_topointer};
+use crate::sys::{lua_State, lua_tolstring, luar_collect_step};
 
 /// A value: a double, or a tag in the upper 17 bits and a pointer below.
 pub type Bits = u64;
@@ -242,6 +242,8 @@ unsafe extern "C-unwind" {
     fn luar_argument(L: *mut lua_State, place: u32) -> Bits;
     fn luar_mark_new(table: *const Table, metatable: *const Table);
     fn luar_list_len(table: *const Table) -> u32;
+    fn luar_old_list(L: *mut lua_State, t: *const Table, name: *const Str, count: u32)
+    -> *mut Bits;
     fn luar_push_list(L: *mut lua_State, count: u32) -> *mut Bits;
     fn luar_set_field(L: *mut lua_State, table: *const Table, name: *const Str);
     fn luar_new_string(L: *mut lua_State, text: *const u8, len: usize) -> *mut Str;
@@ -319,18 +321,44 @@ impl Likeness {
     }
 }
 
-/// Stores a list of strings in the table at `index` as field `name`, a string that lives on.
+/// Stores a list of strings in a table as field `name`, a string that lives on. A list of that
+/// length that is there already is filled anew.
 ///
 /// # Safety
-/// There is such a table, and room for one value on the stack; may raise.
-pub unsafe fn set_list(L: *mut lua_State, index: c_int, name: *const Str, values: &[&[u8]]) {
-    // SAFETY: by the caller; making strings runs no collector and leaves the list where it is.
+/// Table and name live on, and there is room for one value on the stack; nobody else uses a list
+/// that is there already; may raise.
+pub unsafe fn set_list(L: *mut lua_State, table: *const Table, name: *const Str, values: &[&[u8]]) {
+    // SAFETY: by the caller.
     unsafe {
-        let place = luar_push_list(L, values.len() as u32);
-        for (at, value) in values.iter().enumerate() {
-            place.add(at).write(string_bits(new_string(L, value)));
+        let old = luar_old_list(L, table, name, values.len() as u32);
+        if old.is_null() {
+            push_list(L, values);
+            luar_set_field(L, table, name);
+        } else {
+            fill(L, old, values);
+            luar_collect_step(L);
         }
-        luar_set_field(L, lua_topointer(L, index).cast(), name);
+    }
+}
+
+/// Pushes a list of strings. No garbage is collected by that.
+///
+/// # Safety
+/// There is room for one value on the stack; may raise.
+#[inline(always)]
+pub unsafe fn push_list(L: *mut lua_State, values: &[&[u8]]) {
+    // SAFETY: by the caller.
+    unsafe { fill(L, luar_push_list(L, values.len() as u32), values) }
+}
+
+/// Writes strings from a place in a list on.
+#[inline(always)]
+unsafe fn fill(L: *mut lua_State, list: *mut Bits, values: &[&[u8]]) {
+    // SAFETY: the list has room; making strings runs no collector and leaves it where it is.
+    unsafe {
+        for (at, value) in values.iter().enumerate() {
+            list.add(at).write(string_bits(new_string(L, value)));
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod context;
 mod convert;
 mod internals;
 mod interrupt;
+mod library;
 mod number;
 mod order;
 mod raise;
@@ -28,6 +29,7 @@ mod sys;
 mod vm;
 
 pub use interrupt::{Interrupter, in_compiled_code};
+pub use library::{Function, Library, library_name};
 pub use resp::{Answer, Protocol, Short};
 pub use script::{Flags, Script, Sha, sha_of};
 pub use vm::{Outcome, Vm, VmOptions};

@@ -201,28 +201,40 @@ fn short_decimal(value: f64, out: &mut [u8; TEXT_BYTES_MAX]) -> usize {
     if !(1e-4..1e9).contains(&magnitude) {
         return 0;
     }
-    for (decimals, power) in [(1, 1e1), (2, 1e2), (3, 1e3), (4, 1e4)] {
-        let scaled = (magnitude * power + 0.5) as u64;
-        // A decimal of at most 13 digits whose nearest double is the value is what the value
-        // reads as when rounded to 14.
-        if scaled as f64 / power != magnitude {
-            continue;
-        }
-        let whole = (scaled / power as u64) as i64;
-        let mut len = integer(if value < 0.0 { -whole } else { whole }, out);
-        if value < 0.0 && whole == 0 {
-            out[..2].copy_from_slice(b"-0");
-            len = 2;
-        }
-        out[len] = b'.';
-        let mut rest = scaled % power as u64;
-        for place in (len + 1..=len + decimals).rev() {
-            out[place] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        return len + 1 + decimals;
+    // Each power is a constant here, so that dividing by it is a multiplication.
+    with_decimals::<1, 10>(value, out)
+        .or_else(|| with_decimals::<2, 100>(value, out))
+        .or_else(|| with_decimals::<3, 1000>(value, out))
+        .or_else(|| with_decimals::<4, 10_000>(value, out))
+        .unwrap_or(0)
+}
+
+/// The same with so many decimals, if they tell all of it; `POWER` is ten to their number.
+#[inline(always)]
+fn with_decimals<const DECIMALS: usize, const POWER: u64>(
+    value: f64,
+    out: &mut [u8; TEXT_BYTES_MAX],
+) -> Option<usize> {
+    let magnitude = value.abs();
+    let scaled = (magnitude * POWER as f64 + 0.5) as u64;
+    // A decimal of at most 13 digits whose nearest double is the value is what the value reads as
+    // when rounded to 14.
+    if scaled as f64 / POWER as f64 != magnitude {
+        return None;
     }
-    0
+    let whole = (scaled / POWER) as i64;
+    let mut len = integer(if value < 0.0 { -whole } else { whole }, out);
+    if value < 0.0 && whole == 0 {
+        out[..2].copy_from_slice(b"-0");
+        len = 2;
+    }
+    out[len] = b'.';
+    let mut rest = scaled % POWER;
+    for place in (len + 1..=len + DECIMALS).rev() {
+        out[place] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    Some(len + 1 + DECIMALS)
 }
 
 /// The digits of a positive number correctly rounded to `precision` (at most 20) of them.

@@ -9,6 +9,7 @@ local _G = _G
 local collectgarbage, error, getmetatable, load, loadstring, next, pairs, pcall, rawget, rawset,
   select, setmetatable, tostring, type, xpcall = collectgarbage, error, getmetatable, load,
   loadstring, next, pairs, pcall, rawget, rawset, select, setmetatable, tostring, type, xpcall
+local setfenv = setfenv
 local floor, insert, foreach, sort, concat, sub =
   math.floor, table.insert, table.foreach, table.sort, table.concat, string.sub
 
@@ -397,6 +398,11 @@ function integer.__concat(a, b)
 end
 integer.__metatable = "integer"
 
+-- What the code of a library sees of redis while it is loaded.
+local loading = pick(redis, [[log register_function LOG_DEBUG LOG_VERBOSE LOG_NOTICE LOG_WARNING
+  REDIS_VERSION REDIS_VERSION_NUM]])
+redis.register_function = nil
+
 math.randomseed(seed)
 
 for name, value in pairs(globals) do
@@ -412,15 +418,54 @@ end
 local string_metatable = getmetatable("")
 face[string_metatable] = protect({ __index = globals.string })
 
-local proxy = {}
-real[proxy] = globals
-globals._G = proxy
-local proxy_metatable = { __index = globals, __newindex = readonly }
-setmetatable(proxy, proxy_metatable)
+-- An environment that reads from a table of globals.
+local function environment(hidden)
+  local proxy = {}
+  real[proxy] = hidden
+  local metatable = { __index = hidden, __newindex = readonly }
+  return setmetatable(proxy, metatable), metatable
+end
 local function missing(_, name)
   error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", 2)
 end
+
+-- Functions of libraries see what scripts do, but not the KEYS and ARGV of those. While a library is
+-- loaded it sees nothing but a part of redis.
+local functions = copy(globals)
+local library_proxy, library_metatable = environment(functions)
+functions._G = library_proxy
+setmetatable(functions, { __index = missing })
+face[library_metatable] = protect({ __index = missing })
+local function settle(body, ...)
+  if body then
+    setfenv(body, library_proxy)
+  end
+  return body, ...
+end
+function functions.load(...)
+  return settle(globals.load(...))
+end
+function functions.loadstring(text, ...)
+  if type(text) ~= "string" and type(text) ~= "number" then
+    error("bad argument #1 to 'loadstring' (string expected, got " .. type(text) .. ")", 2)
+  end
+  return settle(globals.loadstring(text, ...))
+end
+ours[functions.load], ours[functions.loadstring] = true, true
+setmetatable(loading, { __index = missing })
+local loading_globals = { redis = protect(loading) }
+loading_globals.server = loading_globals.redis
+setmetatable(loading_globals, { __index = missing })
+local function library(code)
+  if code then
+    setfenv(code, library_proxy)
+  end
+  library_metatable.__index = code and loading_globals or functions
+end
+
+local proxy, proxy_metatable = environment(globals)
+globals._G = proxy
 setmetatable(globals, { __index = missing })
 face[proxy_metatable] = protect({ __index = missing })
 
-return globals, proxy
+return library, globals, proxy

@@ -1,6 +1,10 @@
 //! A compiled script: what SCRIPT LOAD keeps and every worker's VM can run.
 
+use std::sync::Arc;
+
 use sha1::{Digest, Sha1};
+
+use crate::library::Library;
 
 /// A script's identity: the SHA-1 of its source.
 pub type Sha = [u8; 20];
@@ -19,29 +23,73 @@ pub struct Flags {
     pub deadline_ms: Option<u64>,
 }
 
-/// Immutable, so shared between threads freely. The bytecode was made by `Vm::compile` and
-/// nothing else can put bytecode here.
+impl Flags {
+    /// Those that a source declares; none if its first line is wrong.
+    pub fn of(source: &[u8]) -> Option<Flags> {
+        split_shebang(source).ok().map(|head| head.flags)
+    }
+
+    /// Those that are set, except for the deadline.
+    pub fn names(&self) -> Vec<&'static str> {
+        let flags = [
+            ("no-writes", self.no_writes),
+            ("allow-oom", self.allow_oom),
+            ("allow-stale", self.allow_stale),
+            ("no-cluster", self.no_cluster),
+            ("allow-cross-slot-keys", self.allow_cross_slot_keys),
+        ];
+        flags.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect()
+    }
+
+    /// Sets a flag of a function by its name in any case; false if there is none of that name.
+    pub(crate) fn set(&mut self, name: &[u8]) -> bool {
+        let flags = [
+            (&b"no-writes"[..], &mut self.no_writes),
+            (b"allow-oom", &mut self.allow_oom),
+            (b"allow-stale", &mut self.allow_stale),
+            (b"no-cluster", &mut self.no_cluster),
+            (b"allow-cross-slot-keys", &mut self.allow_cross_slot_keys),
+        ];
+        let mut flags = flags.into_iter();
+        let found = flags.find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, flag)| *flag = true).is_some()
+    }
+}
+
+/// What a run begins with.
+#[derive(Debug)]
+pub(crate) enum Code {
+    Script {
+        source: Box<[u8]>,
+        bytecode: Box<[u8]>,
+    },
+    /// The function of that number.
+    Function {
+        library: Arc<Library>,
+        at: usize,
+    },
+}
+
+/// A script, or a function of a library. Immutable, so shared between threads freely. The bytecode
+/// was made by `Vm::compile` or `Vm::load_library` and nothing else can put bytecode here.
 #[derive(Debug)]
 pub struct Script {
     sha: Sha,
     sha_hex: [u8; 40],
-    source: Box<[u8]>,
     flags: Flags,
     name: Option<Box<str>>,
-    bytecode: Box<[u8]>,
+    code: Code,
 }
 
 impl Script {
     pub(crate) fn new(source: &[u8], head: Head<'_>, bytecode: Vec<u8>) -> Script {
-        let sha = sha_of(source);
-        Script {
-            sha,
-            sha_hex: hex(&sha),
-            source: source.into(),
-            flags: head.flags,
-            name: head.name.or_else(|| name_in_comment(source)).map(String::into_boxed_str),
-            bytecode: bytecode.into_boxed_slice(),
-        }
+        let name = head.name.or_else(|| name_in_comment(source)).map(String::into_boxed_str);
+        let code = Code::Script { source: source.into(), bytecode: bytecode.into_boxed_slice() };
+        Script::with_code(sha_of(source), head.flags, name, code)
+    }
+
+    pub(crate) fn with_code(sha: Sha, flags: Flags, name: Option<Box<str>>, code: Code) -> Script {
+        Script { sha, sha_hex: hex(&sha), flags, name, code }
     }
 
     pub fn sha(&self) -> &Sha {
@@ -49,13 +97,41 @@ impl Script {
     }
 
     /// 40 lower-case hexadecimal digits.
+    pub fn sha_digits(&self) -> &[u8] {
+        &self.sha_hex
+    }
+
+    /// The same as text.
     pub fn sha_hex(&self) -> &str {
         std::str::from_utf8(&self.sha_hex).unwrap_or_default()
     }
 
-    /// The source as the client sent it, shebang line included.
+    /// The source as the client sent it, shebang line included; of a function that of its library.
     pub fn source(&self) -> &[u8] {
-        &self.source
+        match &self.code {
+            Code::Script { source, .. } => source,
+            Code::Function { library, .. } => library.source(),
+        }
+    }
+
+    /// The library of a function.
+    pub fn library(&self) -> Option<&Arc<Library>> {
+        self.called().map(|(library, _)| library)
+    }
+
+    pub(crate) fn called(&self) -> Option<(&Arc<Library>, usize)> {
+        match &self.code {
+            Code::Script { .. } => None,
+            Code::Function { library, at } => Some((library, *at)),
+        }
+    }
+
+    /// What errors call it: the SHA-1 of a script, the name of a function.
+    pub fn label(&self) -> &str {
+        match (&self.code, &self.name) {
+            (Code::Function { .. }, Some(name)) => name,
+            _ => self.sha_hex(),
+        }
     }
 
     pub fn flags(&self) -> Flags {
@@ -67,14 +143,21 @@ impl Script {
         self.name.as_deref()
     }
 
-    /// Bytes this script keeps on the Rust side.
+    /// Bytes this script keeps on the Rust side, its library not counted.
     pub fn used_bytes(&self) -> usize {
         let name = self.name.as_ref().map_or(0, |name| name.len());
-        std::mem::size_of::<Script>() + self.source.len() + self.bytecode.len() + name
+        let code = match &self.code {
+            Code::Script { source, bytecode } => source.len() + bytecode.len(),
+            Code::Function { .. } => 0,
+        };
+        std::mem::size_of::<Script>() + code + name
     }
 
     pub(crate) fn bytecode(&self) -> &[u8] {
-        &self.bytecode
+        match &self.code {
+            Code::Script { bytecode, .. } => bytecode,
+            Code::Function { library, .. } => library.bytecode(),
+        }
     }
 }
 
@@ -180,7 +263,7 @@ pub(crate) fn split_shebang(source: &[u8]) -> Result<Head<'_>, Vec<u8>> {
 
 /// Words of a shebang line by the rules of Redis's command lines: blanks separate, quotes of
 /// either kind group. None when a quote stays open or is followed by no blank.
-fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
+pub(crate) fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     let mut rest = line;
     loop {

@@ -53,6 +53,7 @@ pub const LUA_TBOOLEAN: c_int = 1;
 pub const LUA_TNUMBER: c_int = 3;
 pub const LUA_TSTRING: c_int = 4;
 pub const LUA_TTABLE: c_int = 5;
+pub const LUA_TFUNCTION: c_int = 6;
 
 pub const LUA_MASKCALL: c_int = 1;
 pub const LUA_MASKRET: c_int = 2;
@@ -126,6 +127,8 @@ unsafe extern "C-unwind" {
     pub fn luar_code_top(L: *mut lua_State) -> *mut c_void;
     pub fn luar_in_trace(L: *mut lua_State) -> c_int;
     pub fn luar_collect_soon(L: *mut lua_State);
+    /// Ours (glue.c): collects a step of garbage if it is time.
+    pub fn luar_collect_step(L: *mut lua_State);
     /// Ours (build.rs): calls from C to Lua fail when the machine's stack has grown down to here.
     pub fn luar_set_stack_floor(floor: *const c_char);
     pub fn luar_stack_is_deep() -> c_int;

@@ -6,11 +6,13 @@ use std::ffi::{CStr, c_int, c_void};
 use std::marker::PhantomData;
 use std::panic::resume_unwind;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use crate::bridge::{self, context_upvalue};
-use crate::context::{self, Context, RunArgs};
+use crate::context::{self, Context, Loading, RunArgs};
 use crate::convert::{self, bytes_at, push_bytes};
 use crate::interrupt::{CONTEXT_KEY, Interrupter, Interruptible};
+use crate::library::{self, Registry};
 use crate::script::{self, Script, Sha};
 use crate::sys::*;
 use crate::{Host, Protocol, alloc, internals};
@@ -23,6 +25,9 @@ const MEMORY_LIMIT_BYTES_MIN: usize = 4 << 20;
 
 /// Name of the chunks this crate brings along; never shown to scripts.
 const INTERNAL_CHUNK: &CStr = c"=luar";
+
+/// Name of the chunk of a script.
+const SCRIPT_CHUNK: &CStr = c"@user_script";
 
 /// Stack slots of the values every run needs.
 const HANDLER: c_int = 1;
@@ -120,10 +125,10 @@ impl Vm {
         let head = script::split_shebang(source)?;
         let text = head.text;
         self.prepare();
-        let bytecode = self.bytecode(text, true).or_else(|failure| {
+        let bytecode = self.bytecode(text, SCRIPT_CHUNK, true).or_else(|failure| {
             // Only a main chunk compiled with `...` can use it; few scripts do.
             if failure.windows(13).any(|part| part == b"outside a var") {
-                self.bytecode(text, false)
+                self.bytecode(text, SCRIPT_CHUNK, false)
             } else {
                 Err(failure)
             }
@@ -136,7 +141,12 @@ impl Vm {
         }
     }
 
-    fn bytecode(&mut self, text: &[u8], fixed: bool) -> Result<Vec<u8>, Vec<u8>> {
+    pub(crate) fn bytecode(
+        &mut self,
+        text: &[u8],
+        chunk: &CStr,
+        fixed: bool,
+    ) -> Result<Vec<u8>, Vec<u8>> {
         let L = self.state;
         // SAFETY: loading and dumping are protected calls inside LuaJIT, which report errors by
         // their status; the message is a string.
@@ -146,7 +156,7 @@ impl Vm {
                 L,
                 text.as_ptr().cast(),
                 text.len(),
-                c"@user_script".as_ptr(),
+                chunk.as_ptr(),
                 c"t".as_ptr(),
             );
             luar_fix_main_chunk(0);
@@ -174,8 +184,40 @@ impl Vm {
         out: &mut Vec<u8>,
     ) -> Outcome {
         self.prepare();
-        let (L, context) = (self.state, self.context);
         let place = out.len();
+        let run = RunArgs {
+            keys,
+            args,
+            out: &raw mut *out,
+            client: client_protocol,
+            bytecode: script.bytecode(),
+            function: self.loaded.find(script.sha()),
+            called: script.called().map(|(library, at)| (Arc::as_ptr(library), at)),
+            is_first_load: false,
+        };
+        let known = run.function;
+        let (status, function) = self.enter(host, run);
+        let outcome = self.outcome(status);
+        if function != known {
+            match script.library() {
+                None => self.remember(script.sha(), function),
+                Some(library) => self.keep_registered(library),
+            }
+        } else if known == 0 {
+            self.drop_registered();
+        }
+        if let Some(text) = self.failure_text(host, status, outcome) {
+            out.truncate(place);
+            self.write_failure(script, text, out);
+        }
+        outcome
+    }
+
+    /// Runs what the arguments say in a protected call. Answers its status, and the reference of
+    /// what was run, which may have been loaded for it.
+    #[inline(always)]
+    pub(crate) fn enter(&mut self, host: &mut dyn Host, run: RunArgs<'_>) -> (c_int, c_int) {
+        let (L, context) = (self.state, self.context);
         // SAFETY: the borrows put into the context are taken out again below, before they end;
         // LuaJIT is only entered through a protected call.
         let status = unsafe {
@@ -183,14 +225,7 @@ impl Vm {
                 *mut dyn Host,
                 *mut (dyn Host + 'static),
             >(host)));
-            (*context).run = Some(RunArgs {
-                keys: std::mem::transmute::<*const [&[u8]], *const [&'static [u8]]>(keys),
-                args: std::mem::transmute::<*const [&[u8]], *const [&'static [u8]]>(args),
-                out: &raw mut *out,
-                client: client_protocol,
-                bytecode: script.bytecode(),
-                function: self.loaded.find(script.sha()),
-            });
+            (*context).run = Some(std::mem::transmute::<RunArgs<'_>, RunArgs<'static>>(run));
             (*context).protocol = Protocol::Resp2;
             (*context).killed = false;
             (*context).meter.refused = false;
@@ -213,52 +248,77 @@ impl Vm {
             status
         };
         // SAFETY: no Lua code runs now; the context is ours alone.
-        let (run, killed, panic) = unsafe {
+        let (run, panic) = unsafe {
             (*context).host = None;
             context::shrink(&mut (*context).answer.bytes);
-            ((*context).run.take(), (*context).killed, (*context).panic.take())
+            ((*context).run.take(), (*context).panic.take())
         };
-        if let Some(run) = run
-            && run.function != self.loaded.find(script.sha())
-        {
-            self.remember(script, run.function);
-        }
         if let Some(panic) = panic {
             self.spent = true;
             resume_unwind(panic);
         }
+        (status, run.map_or(0, |run| run.function))
+    }
+
+    /// What the status of a protected call means.
+    #[inline]
+    pub(crate) fn outcome(&mut self, status: c_int) -> Outcome {
+        // SAFETY: no Lua code runs now; the context is ours alone.
+        let killed = unsafe { (*self.context).killed };
         let outcome = match status {
             _ if killed => Outcome::Killed,
             LUA_OK => Outcome::Ok,
             LUA_ERRMEM => Outcome::OutOfMemory,
             _ => Outcome::Error,
         };
-        if outcome != Outcome::Ok {
-            out.truncate(place);
-            let text = match outcome {
-                Outcome::Killed => host.kill_reason().into_bytes(),
-                Outcome::OutOfMemory => b"ERR not enough memory".to_vec(),
-                // SAFETY: no Lua code runs now; the context is ours alone.
-                _ if status == LUA_ERRRUN => unsafe { (*self.context).error_text.clone() },
-                _ => b"ERR error in error handling".to_vec(),
-            };
-            self.write_failure(script, text, out);
-        }
         self.spent = matches!(outcome, Outcome::Killed | Outcome::OutOfMemory);
         outcome
+    }
+
+    /// The error text of a run that did not end well.
+    #[inline]
+    pub(crate) fn failure_text(
+        &self,
+        host: &dyn Host,
+        status: c_int,
+        outcome: Outcome,
+    ) -> Option<Vec<u8>> {
+        Some(match outcome {
+            Outcome::Ok => return None,
+            Outcome::Killed => host.kill_reason().into_bytes(),
+            Outcome::OutOfMemory => b"ERR not enough memory".to_vec(),
+            // SAFETY: no Lua code runs now; the context is ours alone.
+            _ if status == LUA_ERRRUN => unsafe { (*self.context).error_text.clone() },
+            _ => b"ERR error in error handling".to_vec(),
+        })
+    }
+
+    /// What the run has registered.
+    pub(crate) fn registry(&mut self) -> &mut Registry {
+        // SAFETY: no Lua code runs now; the context is ours alone.
+        unsafe { &mut (*self.context).registry }
+    }
+
+    /// Lets go of a value that the registry keeps.
+    pub(crate) fn release(&mut self, reference: c_int) {
+        // SAFETY: the reference was made in this state; releasing writes to an existing slot of
+        // the registry.
+        unsafe { luaL_unref(self.state, LUA_REGISTRYINDEX, reference) };
     }
 
     fn write_failure(&mut self, script: &Script, mut text: Vec<u8>, out: &mut Vec<u8>) {
         // SAFETY: no Lua code runs now; the context is ours alone.
         let context = unsafe { &*self.context };
         text.extend_from_slice(b" script: ");
-        text.extend_from_slice(script.sha_hex().as_bytes());
+        text.extend_from_slice(script.label().as_bytes());
         if context.error_line > 0 {
             text.extend_from_slice(b", on ");
             text.extend_from_slice(&context.error_source);
             text.extend_from_slice(format!(":{}.", context.error_line).as_bytes());
-            // Behind what Redis says, and only for scripts that have a name.
-            if let Some(name) = script.name() {
+            // Behind what Redis says, and only for scripts that have a name. What a function is
+            // called stands there already.
+            let says_more = script.library().is_none() || !context.error_callers.is_empty();
+            if let Some(name) = script.name().filter(|_| says_more) {
                 let place = format!(" {name}:{}", context.error_line);
                 text.extend_from_slice(place.as_bytes());
                 for line in &context.error_callers {
@@ -269,29 +329,29 @@ impl Vm {
         convert::write_error(out, &text);
     }
 
-    fn remember(&mut self, script: &Script, function: c_int) {
+    pub(crate) fn remember(&mut self, sha: &Sha, function: c_int) {
         if self.loaded.functions.len() >= LOADED_SCRIPTS_MAX {
             self.forget_all();
         }
-        self.loaded.functions.insert(*script.sha(), function);
+        self.loaded.last.set(Default::default());
+        if let Some(old) = self.loaded.functions.insert(*sha, function) {
+            self.release(old);
+        }
     }
 
     /// Drops the loaded form of a script, if there is one.
     pub fn forget(&mut self, sha: &Sha) {
         self.loaded.last.set(Default::default());
         if let Some(function) = self.loaded.functions.remove(sha) {
-            // SAFETY: the reference was made by `entry` in this state; releasing writes to an
-            // existing slot of the registry.
-            unsafe { luaL_unref(self.state, LUA_REGISTRYINDEX, function) };
+            self.release(function);
         }
     }
 
     /// Drops the loaded forms of all scripts.
     pub fn forget_all(&mut self) {
         self.loaded.last.set(Default::default());
-        for (_, function) in self.loaded.functions.drain() {
-            // SAFETY: as in `forget`.
-            unsafe { luaL_unref(self.state, LUA_REGISTRYINDEX, function) };
+        for (_, function) in std::mem::take(&mut self.loaded.functions) {
+            self.release(function);
         }
     }
 
@@ -356,7 +416,7 @@ impl Vm {
     }
 
     /// Before every use: a new instance if the old one is in doubt, and room to work in.
-    fn prepare(&mut self) {
+    pub(crate) fn prepare(&mut self) {
         // SAFETY: no Lua code runs now; a full collection runs none either (scripts cannot set
         // finalizers) and only frees.
         unsafe {
@@ -427,6 +487,8 @@ fn new_state(context: *mut Context, options: &VmOptions) -> *mut lua_State {
         (*context).meter.state = L;
         (*context).names.truncate(1);
         (*context).name_index.clear();
+        (*context).loading = Loading::No;
+        (*context).registry.clear();
         L
     }
 }
@@ -463,7 +525,7 @@ unsafe extern "C-unwind" fn set_up(L: *mut lua_State) -> c_int {
         bridge::push_function(L, context, crate::sort::sort_values);
         lua_pushnumber(L, random_seed());
         push_bytes(L, (*options).redis_version.as_bytes());
-        lua_call(L, 9, 2); // the hidden globals and their face
+        lua_call(L, 9, 3); // what libraries see, the hidden globals and their face
 
         // The globals keep these two strings from now on.
         for (at, name) in [c"KEYS", c"ARGV"].into_iter().enumerate() {
@@ -472,12 +534,14 @@ unsafe extern "C-unwind" fn set_up(L: *mut lua_State) -> c_int {
             lua_createtable(L, 0, 0);
             lua_rawset(L, -4);
         }
+        (*context).globals = lua_topointer(L, -2).cast();
 
         // What scripts see as globals, in this thread and in every coroutine.
         lua_replace(L, LUA_GLOBALSINDEX);
-        lua_pushlightuserdata(L, context.cast());
         lua_insert(L, -2);
-        lua_pushcclosure(L, entry, 2);
+        lua_pushlightuserdata(L, context.cast());
+        lua_insert(L, -3);
+        lua_pushcclosure(L, entry, 3);
         bridge::push_function(L, context, handler);
         lua_insert(L, -2);
         2
@@ -519,35 +583,80 @@ unsafe extern "C-unwind" fn is_stack_deep(L: *mut lua_State) -> c_int {
     1
 }
 
-/// The body of a run. Upvalues: the context, the hidden globals.
+/// The body of a run. Upvalues: the context, the hidden globals, and the function that chooses what
+/// libraries see.
 unsafe extern "C-unwind" fn entry(L: *mut lua_State) -> c_int {
     // SAFETY: `Vm::run` filled `run` and keeps everything it points to alive; nothing with a
     // destructor is held while Lua is called.
     unsafe {
         let context = context_upvalue(L);
         let Some(run) = &mut (*context).run else { return 0 };
-        let run: *mut RunArgs = run;
-        if (*run).function == 0 {
-            let bytecode = &*(*run).bytecode;
-            let status = luaL_loadbufferx(
-                L,
-                bytecode.as_ptr().cast(),
-                bytecode.len(),
-                INTERNAL_CHUNK.as_ptr(),
-                c"b".as_ptr(),
-            );
-            if status != LUA_OK {
-                lua_error(L);
-            }
-            (*run).function = luaL_ref(L, LUA_REGISTRYINDEX);
+        let run: *mut RunArgs<'_> = run;
+        // A library whose code failed has left the API as libraries see it while they are loaded.
+        if (*context).loading != Loading::No {
+            lua_pushvalue(L, lua_upvalueindex(3));
+            library::end_loading(L, context);
         }
-        let [keys, args] = (*context).list_names;
-        internals::set_list(L, lua_upvalueindex(2), keys, &*(*run).keys);
-        internals::set_list(L, lua_upvalueindex(2), args, &*(*run).args);
-        lua_rawgeti(L, LUA_REGISTRYINDEX, (*run).function);
-        lua_call(L, 0, 1);
+        if (*run).function == 0 && !load(L, context, run) {
+            return 0;
+        }
+        if (*run).called.is_some() {
+            lua_rawgeti(L, LUA_REGISTRYINDEX, (*run).function);
+            internals::push_list(L, &*(*run).keys);
+            internals::push_list(L, &*(*run).args);
+            luar_collect_step(L);
+            lua_call(L, 2, 1);
+        } else {
+            let (globals, [keys, args]) = ((*context).globals, (*context).list_names);
+            internals::set_list(L, globals, keys, &*(*run).keys);
+            internals::set_list(L, globals, args, &*(*run).args);
+            lua_rawgeti(L, LUA_REGISTRYINDEX, (*run).function);
+            lua_call(L, 0, 1);
+        }
         convert::write_reply(L, context, &mut *(*run).out, (*run).client);
         0
+    }
+}
+
+/// Loads what is to be run; false when that was all.
+#[cold]
+unsafe fn load(L: *mut lua_State, context: *mut Context, run: *mut RunArgs<'_>) -> bool {
+    // SAFETY: as in `entry`.
+    unsafe {
+        let (is_first, called) = ((*run).is_first_load, (*run).called);
+        let bytecode = &*(*run).bytecode;
+        if !is_first && called.is_none() {
+            load_bytecode(L, bytecode);
+            (*run).function = luaL_ref(L, LUA_REGISTRYINDEX);
+            return true;
+        }
+        lua_pushvalue(L, lua_upvalueindex(3));
+        library::run_code(L, context, bytecode, is_first);
+        let Some((library, at)) = called else { return false };
+        let functions = (*library).functions();
+        (*run).function = library::registered_as(context, functions[at].name());
+        if (*run).function == 0 {
+            // It does not always register the same.
+            bridge::push_plain_error(L, b"ERR Function not found");
+            lua_error(L);
+        }
+        true
+    }
+}
+
+/// Pushes a function of this bytecode.
+///
+/// # Safety
+/// The bytecode was made by `Vm::bytecode`; may raise.
+pub unsafe fn load_bytecode(L: *mut lua_State, bytecode: &[u8]) {
+    // SAFETY: by the caller.
+    unsafe {
+        let text = bytecode.as_ptr().cast();
+        let name = INTERNAL_CHUNK.as_ptr();
+        let status = luaL_loadbufferx(L, text, bytecode.len(), name, c"b".as_ptr());
+        if status != LUA_OK {
+            lua_error(L);
+        }
     }
 }
 

@@ -295,6 +295,42 @@ fn a_script_leaves_nothing_for_the_next() {
 }
 
 #[test]
+fn a_script_leaves_nothing_in_the_lists_of_the_next() {
+    let mut bench = Bench::new();
+    let seen = "local t = {} for k, v in pairs(KEYS) do t[#t + 1] = k .. '=' .. v end \
+                table.sort(t) return {#KEYS, tostring(getmetatable(KEYS)), table.concat(t, ' '), \
+                unpack(ARGV)}";
+    for first in [
+        "return #KEYS",
+        "KEYS[0] = 'evil'",
+        "KEYS[1], KEYS[2], KEYS[3] = nil, nil, nil",
+        "KEYS[3] = {} ARGV[1] = KEYS",
+        "table.insert(KEYS, 'evil') table.remove(KEYS)",
+        "table.insert(KEYS, 'evil')",
+        "table.remove(KEYS)",
+        "KEYS.evil = 1",
+        "KEYS.evil = 1 KEYS.evil = nil",
+        "KEYS[1000] = 'evil'",
+        "setmetatable(KEYS, {__index = function() return 'evil' end})",
+        "setmetatable(KEYS, {__mode = 'kv'}) collectgarbage()",
+        "table.sort(KEYS, function(a, b) return a > b end) collectgarbage()",
+        "collectgarbage() for i = 1, 100 do KEYS[2] = 'evil' .. i end",
+        "local ok, evil = pcall(rawset, _G, 'KEYS', {'a', 'b', 'c', 'd'})",
+    ] {
+        bench.outcome_args(first.as_bytes(), &[b"x", b"y", b"z"], &[b"v"]);
+        for round in 0..3 {
+            let keys = [format!("a{round}"), format!("b{round}"), format!("c{round}")];
+            let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+            let (_, reply) = bench.outcome_args(seen.as_bytes(), &keys, &[b"w"]);
+            let expected = format!("*4|:3|$3|nil|$14|1=a{round} 2=b{round} 3=c{round}|$1|w|");
+            assert_eq!(tidy(&reply), expected, "after {first}");
+        }
+        let (_, reply) = bench.outcome_args(seen.as_bytes(), &[b"k"], &[]);
+        assert_eq!(tidy(&reply), "*3|:1|$3|nil|$3|1=k|", "after {first}");
+    }
+}
+
+#[test]
 fn deep_recursion_ends_in_an_error() {
     let mut bench = Bench::new();
     for source in [

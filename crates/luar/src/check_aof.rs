@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -149,7 +150,8 @@ fn check_file(path: &Path, wish: Wish, may_be_cut: bool) -> io::Result<Health> {
                 if let (Wish::Truncate(until), Some(time)) = (wish, block.time_s)
                     && time > until
                 {
-                    return truncate(path, whole_bytes, until, may_be_cut);
+                    let frame = block.frame_offset.filter(|offset| *offset < whole_bytes);
+                    return truncate(path, whole_bytes, frame, until, may_be_cut);
                 }
                 whole_bytes = block.end_offset;
                 blocks += 1;
@@ -164,11 +166,11 @@ fn check_file(path: &Path, wish: Wish, may_be_cut: bool) -> io::Result<Health> {
         }
     };
     let keys = keys.map(|keys| format!("{keys} keys, ")).unwrap_or_default();
-    let Some(torn) = end else {
+    let Some(torn) = end.filter(|torn| !torn.is_room) else {
         say(path, format_args!("{keys}{blocks} blocks, {commands} commands: whole"));
         return Ok(Health::Whole);
     };
-    let Torn { keep_bytes, dropped_bytes, dropped_commands } = torn;
+    let Torn { keep_bytes, dropped_bytes, dropped_commands, .. } = torn;
     let lost = format!("{dropped_bytes} bytes, {dropped_commands} commands");
     if matches!(wish, Wish::Fix) && may_be_cut {
         let file = OpenOptions::new().write(true).open(path)?;
@@ -185,14 +187,25 @@ fn check_file(path: &Path, wish: Wish, may_be_cut: bool) -> io::Result<Health> {
     Ok(Health::Broken)
 }
 
-/// Cuts off what came after a time.
-fn truncate(path: &Path, keep_bytes: u64, until: i64, may_be_cut: bool) -> io::Result<Health> {
+/// Cuts off what came after a time. `frame`: where the line is in front of a frame that is cut in the
+/// middle, and is none any more.
+fn truncate(
+    path: &Path,
+    keep_bytes: u64,
+    frame: Option<u64>,
+    until: i64,
+    may_be_cut: bool,
+) -> io::Result<Health> {
     if !may_be_cut {
         say(path, format_args!("has blocks after {until}, and is not the last file: not cut"));
         return Ok(Health::Broken);
     }
     let file = OpenOptions::new().write(true).open(path)?;
     let cut_bytes = file.metadata()?.len() - keep_bytes;
+    if let Some(offset) = frame {
+        file.write_all_at(b"#CUT", offset)?;
+        file.sync_all()?;
+    }
     file.set_len(keep_bytes)?;
     file.sync_all()?;
     say(path, format_args!("{cut_bytes} bytes that came after {until} are cut off"));

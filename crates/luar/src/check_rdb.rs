@@ -91,6 +91,10 @@ fn check(path: &Path, content: &mut Content) -> Result<(), Error> {
             }
             Item::Select(number) => db = number,
             Item::Function(_) => content.functions += 1,
+            Item::Empty(key) => {
+                let key = key.escape_ascii();
+                content.skipped.push(format!("the key '{key}', an empty collection"));
+            }
             Item::Skipped(what) => content.skipped.push(what),
             Item::Aux { .. } | Item::Resize { .. } => {}
         }
@@ -112,7 +116,7 @@ fn tell(path: &Path, content: &Content) {
     }
     println!("  {expires} keys expire, {expired} of them have already");
     if *functions > 0 {
-        println!("  {functions} libraries of functions, which a server does not load yet");
+        println!("  {functions} libraries of functions");
     }
     for what in skipped {
         println!("  passed over: {what}");

@@ -408,6 +408,10 @@ fn a_base_of_commands_has_all_that_an_rdb_file_has() {
     assert_eq!(ask(&mut client, "PEXPIREAT zset 99999999999999"), ":1");
     assert_eq!(ask(&mut client, "XADD stream 5-1 f v"), "\"5-1\"");
     assert_eq!(ask(&mut client, "XADD stream 6-1 f w"), "\"6-1\"");
+    assert_eq!(ask(&mut client, "XGROUP CREATE stream g 0"), "+OK");
+    ask(&mut client, "XREADGROUP GROUP g c COUNT 1 STREAMS stream >");
+    assert_eq!(ask(&mut client, "XGROUP CREATECONSUMER stream g d"), ":1");
+    assert_eq!(ask(&mut client, "XDEL stream 5-1"), ":1");
     let reads = [
         "PEXPIRETIME s",
         "PEXPIRETIME zset",
@@ -420,6 +424,8 @@ fn a_base_of_commands_has_all_that_an_rdb_file_has() {
         "ZRANGE zset 0 -1 WITHSCORES",
         "OBJECT ENCODING numbers",
         "XRANGE stream - +",
+        "XINFO GROUPS stream",
+        "XPENDING stream g",
     ];
     let seen = |client: &mut Client| {
         let more: Vec<String> = reads.iter().map(|line| ask(client, line)).collect();
@@ -440,6 +446,18 @@ fn a_base_of_commands_has_all_that_an_rdb_file_has() {
     drop((client, server));
     let server = place.luar(&args);
     assert_eq!(seen(&mut server.connect().expect("it answers")), before);
+}
+
+#[test]
+fn writes_that_take_long_are_latency_events() {
+    let place = Place::new("latency");
+    let server = place.luar(&["--appendfsync", "always", "--latency-monitor-threshold", "5"]);
+    let mut client = server.connect().expect("it answers");
+    assert_eq!(ask(&mut client, "DEBUG AOF-FLUSH-SLEEP 20000"), "+OK");
+    assert_eq!(ask(&mut client, "SET k v"), "+OK");
+    let latest = ask(&mut client, "LATENCY LATEST");
+    assert!(latest.contains("\"aof-write\"") && latest.contains("\"aof-write-alone\""), "{latest}");
+    assert_eq!(ask(&mut client, "LATENCY HISTORY aof-write-active-child"), "[]");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use testkit::client::Client;
+use testkit::info::{info, wait_for};
 use testkit::poll;
 use testkit::server::Server;
 
@@ -57,18 +58,6 @@ impl Folder {
     fn dump(&self) -> PathBuf {
         self.file("dump.rdb")
     }
-}
-
-fn info(client: &mut Client, field: &str) -> String {
-    let text = client.call(&["INFO", "persistence"]).expect("a reply");
-    let text = text.text().expect("a text").to_owned();
-    let value = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
-    value.unwrap_or_else(|| panic!("no {field} in {text}")).to_owned()
-}
-
-fn wait_for(client: &mut Client, field: &str, value: &str) {
-    let seen = poll(PATIENCE, || (info(client, field) == value).then_some(()));
-    assert!(seen.is_some(), "{field} is {} and not {value}", info(client, field));
 }
 
 /// Has one key of every type and encoding, in two databases.
@@ -323,6 +312,127 @@ fn a_snapshot_under_load_is_of_one_moment() {
         assert!(size == keys || size == format!(":{}", 2 * ACCOUNTS + 3), "{file:?}: {size}");
         assert_long_is_whole(&mut client);
         assert_eq!(sum(&mut client), 2 * BALANCE * ACCOUNTS as i64, "{file:?}");
+    }
+}
+
+/// Long values that are changed, each in its way, while a snapshot has still to save them.
+const WAYS: [&str; 15] = [
+    "SADD", "EXEC", "ROLLBACK", "SCRIPT", "UNDONE", "QUEUED", "BLOCKED", "DEL", "SET", "KEEP",
+    "STORE", "EXPIRE", "EVICT", "HSET", "JSON",
+];
+/// So many of each, as some are saved before their time comes.
+const OF_EACH: usize = 3;
+/// What is encoded in one go: a part, and what goes over it.
+const PART_BYTES_MAX: usize = 66_000;
+
+fn change_in_all_ways(server: &Server, client: &mut Client) {
+    let mut blocked: Vec<Client> = (0..OF_EACH).map(|_| connect(server)).collect();
+    for (n, waiting) in blocked.iter_mut().enumerate() {
+        let line = format!("BLMOVE source:{n} BLOCKED:{n} LEFT RIGHT 0");
+        waiting.send(&line.split(' ').collect::<Vec<_>>()).expect("it is sent");
+    }
+
+    let seen = poll(PATIENCE, || {
+        let text = client.call(&["INFO", "clients"]).expect("a reply");
+        text.text()?.contains(&format!("blocked_clients:{OF_EACH}")).then_some(())
+    });
+    assert!(seen.is_some(), "they wait");
+    for n in 0..OF_EACH {
+        call(client, &format!("PEXPIRE EXPIRE:{n} 300"));
+    }
+    assert_eq!(call(client, "BGSAVE"), "+Background saving started");
+    let add = "redis.call('SADD', ARGV[1], 'more')";
+    for (n, waiting) in blocked.iter_mut().enumerate() {
+        for (mode, way) in [("MULTI", "EXEC"), ("MULTI ROLLBACK", "ROLLBACK")] {
+            assert_eq!(call(client, mode), "+OK");
+            assert_eq!(call(client, &format!("SADD {way}:{n} more")), "+QUEUED");
+            assert_eq!(call(client, "EXEC"), "[:1]");
+        }
+        assert_eq!(call(client, &format!("DEL DEL:{n}")), ":1");
+        assert_eq!(call(client, &format!("SET SET:{n} v")), "+OK");
+        assert_eq!(call(client, &format!("SET KEEP:{n} v KEEPTTL")), "+OK");
+        assert_eq!(call(client, &format!("SDIFFSTORE STORE:{n} SADD:{n} DEL:{n}")), ":10000");
+        let script = format!("return {add}");
+        let reply = client.call(&["EVAL", &script, "0", &format!("SCRIPT:{n}")]).expect("a reply");
+        assert_eq!(reply.to_talk(), ":1");
+        let script = format!("{add} redis.call('DEL', ARGV[2]) error('undone')");
+        let (one, other) = (format!("UNDONE:{n}"), format!("UNDONE:{}", (n + 1) % OF_EACH));
+        let reply = client.call(&["EVAL", &script, "0", &one, &other]).expect("a reply");
+        assert!(reply.to_talk().contains("undone"), "{}", reply.to_talk());
+        assert_eq!(call(client, "MULTI"), "+OK");
+        client
+            .call(&["EVAL", &format!("return {add}"), "0", &format!("QUEUED:{n}")])
+            .expect("a reply");
+        assert_eq!(call(client, "EXEC"), "[:1]");
+        assert_eq!(call(client, &format!("LPUSH source:{n} moved")), ":1");
+        assert_eq!(waiting.read(PATIENCE).expect("a reply").to_talk(), "\"moved\"");
+        assert_eq!(call(client, &format!("SADD SADD:{n} more")), ":1");
+        assert_eq!(call(client, &format!("HSET HSET:{n} more v")), ":1");
+        let appended = call(client, &format!("JSON.ARRAPPEND JSON:{n} . \"more\""));
+        assert_eq!(appended, ":10001");
+    }
+}
+
+/// Gives a key 10,000 elements.
+fn fill_with_elements(client: &mut Client, way: &str, key: &str) {
+    let (command, count) = match way {
+        "BLOCKED" => ("RPUSH", "LLEN"),
+        "HSET" => ("HSET", "HLEN"),
+        "JSON" => ("JSON.ARRAPPEND", "JSON.ARRLEN"),
+        _ => ("SADD", "SCARD"),
+    };
+    let script = "local command, count, key = ARGV[1], ARGV[2], KEYS[1]
+if command == 'JSON.ARRAPPEND' then redis.call('JSON.SET', key, '.', '[]') end
+for n = 1, 10000 do
+  local element = 'element:' .. n
+  if command == 'HSET' then
+    redis.call(command, key, element, 'v')
+    redis.call('HEXPIRE', key, 10000 + n, 'FIELDS', 1, element)
+  elseif command == 'JSON.ARRAPPEND' then
+    redis.call(command, key, '.', '\"' .. element .. '\"')
+  else
+    redis.call(command, key, element)
+  end
+end
+return redis.call(count, key)";
+    let filled = client.call(&["EVAL", script, "1", key, command, count]);
+    assert_eq!(filled.expect("a reply").to_talk(), ":10000");
+}
+
+#[test]
+fn no_long_value_is_saved_in_one_go() {
+    let folder = Folder::new();
+    // So slowly that most are not saved yet when they are to change.
+    let slow = ["--rdb-key-save-delay", "20000", "--workers", "2"];
+    let args = folder.args(&slow);
+    let server = luar(&args);
+    let mut client = connect(&server);
+    for way in WAYS {
+        for n in 0..OF_EACH {
+            fill_with_elements(&mut client, way, &format!("{way}:{n}"));
+        }
+    }
+    change_in_all_ways(&server, &mut client);
+    call(&mut client, "CONFIG SET maxmemory-policy allkeys-random");
+    call(&mut client, "CONFIG SET maxmemory 1");
+    wait_for(&mut client, "rdb_bgsave_in_progress", "0");
+    call(&mut client, "CONFIG SET maxmemory 0");
+    assert_eq!(info(&mut client, "rdb_last_bgsave_status"), "ok");
+    let longest: usize = info(&mut client, "rdb_last_part_size").parse().expect("a number");
+    assert!((1..=PART_BYTES_MAX).contains(&longest), "{longest} bytes in one go");
+    end(server, "SHUTDOWN NOSAVE");
+    let again = luar(&args);
+    let mut client = connect(&again);
+    for way in WAYS.iter().filter(|way| **way != "EXPIRE") {
+        let count = match *way {
+            "BLOCKED" => "LLEN",
+            "HSET" => "HLEN",
+            "JSON" => "JSON.ARRLEN",
+            _ => "SCARD",
+        };
+        for n in 0..OF_EACH {
+            assert_eq!(call(&mut client, &format!("{count} {way}:{n}")), ":10000", "{way}:{n}");
+        }
     }
 }
 

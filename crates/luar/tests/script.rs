@@ -88,7 +88,7 @@ fn types_writes_definition_files() {
     let mut names: Vec<String> =
         written.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
-    let expected = ["bit", "cjson", "cmsgpack", "redis", "script", "struct", "test"];
+    let expected = ["bit", "cjson", "cmsgpack", "library", "redis", "script", "struct", "test"];
     assert_eq!(names, expected.map(|name| format!("{name}.lua")));
     // A file in the way is trouble, not a panic.
     let output = luar(&directory.0, &["types", "keep.lua"]);

@@ -18,9 +18,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
 use testkit::client::{Client, Transport};
-use testkit::poll;
 use testkit::server::Server;
 use testkit::value::Value;
+use testkit::{info, poll};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -182,13 +182,9 @@ impl Secured {
     }
 
     /// A field of INFO, over the plain port.
-    fn info(&self, field: &str) -> u64 {
+    fn info(&self, field: &str) -> i64 {
         let mut client = self.server.connect().expect("a connection");
-        let info = client.call(&["INFO"]).expect("INFO");
-        let (Value::Verbatim(text) | Value::Bulk(text)) = info else { panic!("{info:?}") };
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
-        line.and_then(|value| value.parse().ok()).expect("a number")
+        info::number(&mut client, field).expect("a number")
     }
 
     fn wait_for_log(&self, line: &str) {

@@ -131,7 +131,7 @@ fn redis_reads_what_is_written() {
     let mut rewrite = directory.begin_rewrite(&mut file).expect("it can be begun");
     append(&mut file, &[&["SELECT", "2"], &["RPUSH", "l", "a", "b"]]);
     append(&mut rewrite.base, &[&["SET", "base", "1"]]);
-    directory.finish_rewrite(rewrite, false).expect("it can be ended");
+    directory.finish_rewrite(rewrite, false, true).expect("it can be ended");
     append(&mut file, &[&["LPOP", "l"]]);
     let torn = append(&mut file, &[&["DEL", "l"], &["SET", "torn", "1"]]);
     file.sync().expect("it can be synced");

@@ -9,14 +9,27 @@ use std::io::{self, Cursor, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use fastrand::Rng;
-use persist::aof::{Append, Block, Directory, Disk, Load, Rewrite, Writer};
+use persist::aof::{Append, Block, Directory, Disk, Load, Log, Rewrite, Writer};
 
 const NAME: &str = "appendonly.aof";
+
+/// What is written as a whole or not at all. Lines of room are not cut by it.
+const SECTOR_BYTES: usize = 64;
 
 #[derive(Clone, Default)]
 struct Node {
     data: Vec<u8>,
-    synced_bytes: usize,
+    synced: Vec<u8>,
+}
+
+impl Node {
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        let end = at + bytes.len();
+        if self.data.len() < end {
+            self.data.resize(end, 0);
+        }
+        self.data[at..end].copy_from_slice(bytes);
+    }
 }
 
 enum NameChange {
@@ -59,13 +72,21 @@ impl State {
         self.names = self.synced_names.clone();
         for node in &mut self.nodes {
             let len = node.data.len();
-            let kept = rng.usize(node.synced_bytes..=len);
+            let synced_bytes = node.synced.len().min(len);
+            // What was there is written over in any order.
+            for at in (0..synced_bytes).step_by(SECTOR_BYTES) {
+                let sector = at..synced_bytes.min(at + SECTOR_BYTES);
+                if rng.bool() {
+                    node.data[sector.clone()].copy_from_slice(&node.synced[sector]);
+                }
+            }
+            let kept = rng.usize(synced_bytes..=len);
             node.data.truncate(kept);
             if rng.bool() {
                 // There was room for the rest already.
                 node.data.resize(rng.usize(kept..=len), 0);
             }
-            node.synced_bytes = node.data.len();
+            node.synced = node.data.clone();
         }
     }
 }
@@ -92,6 +113,8 @@ struct Forgetful(Arc<Mutex<State>>);
 struct Handle {
     disk: Forgetful,
     node: usize,
+    /// Where it goes on.
+    at: usize,
 }
 
 impl Forgetful {
@@ -109,7 +132,8 @@ impl Forgetful {
 
 impl Write for Handle {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.disk.step()?.nodes[self.node].data.extend_from_slice(bytes);
+        self.disk.step()?.nodes[self.node].write(self.at, bytes);
+        self.at += bytes.len();
         Ok(bytes.len())
     }
 
@@ -121,8 +145,18 @@ impl Write for Handle {
 impl Append for Handle {
     fn sync(&mut self) -> io::Result<()> {
         let node = &mut self.disk.step()?.nodes[self.node];
-        node.synced_bytes = node.data.len();
+        node.synced = node.data.clone();
         Ok(())
+    }
+
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.disk.step()?.nodes[self.node].write(at as usize, bytes);
+        Ok(())
+    }
+
+    fn cut(&mut self, keep_bytes: u64) -> io::Result<()> {
+        self.disk.step()?.nodes[self.node].data.truncate(keep_bytes as usize);
+        self.sync()
     }
 }
 
@@ -150,19 +184,20 @@ impl Disk for Forgetful {
         state.nodes.push(Node::default());
         let node = state.nodes.len() - 1;
         state.change(NameChange::Put(name.to_owned(), node));
-        Ok(Handle { disk: self.clone(), node })
+        Ok(Handle { disk: self.clone(), node, at: 0 })
     }
 
     fn extend(&self, name: &str, keep_bytes: u64) -> io::Result<Handle> {
         let mut state = self.step()?;
         let node = state.node(name)?;
-        let Node { data, synced_bytes } = &mut state.nodes[node];
+        let Node { data, synced } = &mut state.nodes[node];
         if data.len() as u64 > keep_bytes {
             data.truncate(keep_bytes as usize);
-            *synced_bytes = data.len();
+            *synced = data.clone();
         }
+        let at = data.len();
         drop(state);
-        Ok(Handle { disk: self.clone(), node })
+        Ok(Handle { disk: self.clone(), node, at })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -250,26 +285,44 @@ fn work(disk: &Forgetful, rng: &mut Rng, numbers: &mut Numbers) -> io::Result<()
     assert!(last <= numbers.written, "{} was never written", last);
     numbers.written = last;
     directory.clean_up()?;
-    let mut current = directory.go_on(torn)?;
+    let name = directory.current_name(None).map(str::to_owned);
+    let current = directory.go_on(torn)?;
+    let bytes = name.map_or(Ok(0), |name| disk.bytes(&name))?;
+    let mut current = Log::new(current, bytes);
     // What is there is not safe before it is synced again.
     current.sync()?;
     numbers.acknowledged = last;
     let mut writer = Writer::new(rng.bool());
     let mut rewrite: Option<(Rewrite<Handle>, u64, u64)> = None;
     // What was appended to until a rewrite began that makes a new beginning.
-    let mut before: Option<Handle> = None;
+    let mut before: Option<Log<Handle>> = None;
     loop {
-        match rng.u8(..12) {
+        match rng.u8(..13) {
             0..6 => {
+                if current.needs_sync() {
+                    current.sync()?;
+                }
                 let (commands, count) = block(numbers.written + 1);
                 let mut out = Vec::new();
                 writer.block(&commands, count, rng.i64(..3), &mut out);
                 numbers.written += 1;
-                // In pieces, as a full pipe would take them.
-                let middle = rng.usize(..=out.len());
-                current.write_all(&out[..middle])?;
-                current.write_all(&out[middle..])?;
+                if current.room_bytes() > 0 {
+                    current.write(&out)?;
+                } else {
+                    // In pieces, as a full pipe would take them.
+                    let middle = rng.usize(..=out.len());
+                    current.write(&out[..middle])?;
+                    current.write(&out[middle..])?;
+                }
             }
+            11 => match rng.u8(..4) {
+                0 => current.cut_room()?,
+                _ if current.needs_sync() => {}
+                _ => {
+                    current.make_room(rng.u64(1..1000))?;
+                    current.sync()?;
+                }
+            },
             6..8 => {
                 current.sync()?;
                 if before.is_none() {
@@ -280,12 +333,16 @@ fn work(disk: &Forgetful, rng: &mut Rng, numbers: &mut Numbers) -> io::Result<()
                 None if rng.u8(..3) == 0 => {
                     // What is not synced is in the base alone.
                     let (begun, fresh) = directory.begin_anew()?;
-                    before = Some(std::mem::replace(&mut current, fresh));
+                    before = Some(std::mem::replace(&mut current, Log::new(fresh, 0)));
                     writer = Writer::new(rng.bool());
                     rewrite = Some((begun, numbers.written, 0));
                 }
                 None => {
-                    let begun = directory.begin_rewrite(&mut current)?;
+                    if rng.bool() {
+                        current.cut_room()?;
+                    }
+                    let begun = directory.begin_rewrite(current.file())?;
+                    current.begin_again();
                     numbers.acknowledged = numbers.written;
                     rewrite = Some((begun, numbers.written, 0));
                 }
@@ -301,7 +358,7 @@ fn work(disk: &Forgetful, rng: &mut Rng, numbers: &mut Numbers) -> io::Result<()
                 Some(_) => {
                     let (running, ..) = rewrite.take().expect("it runs");
                     current.sync()?;
-                    directory.finish_rewrite(running, false)?;
+                    directory.finish_rewrite(running, false, true)?;
                     numbers.acknowledged = numbers.written;
                     before = None;
                     if rng.bool() {

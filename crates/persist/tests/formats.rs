@@ -368,6 +368,7 @@ fn what_stands_before_keys() {
                 key.frequency
             ),
             Item::Function(code) => format!("function {}", code.escape_ascii()),
+            Item::Empty(key) => format!("empty {}", key.escape_ascii()),
             Item::Skipped(what) => what,
         });
     }
@@ -382,26 +383,235 @@ fn what_stands_before_keys() {
             "a Some(5000) None None",
             "b Some(6) Some(9) None",
             "c None None Some(200)",
-            "the key 'empty', an empty collection",
+            "empty empty",
         ]
     );
 }
 
 #[test]
-fn what_is_not_there_yet_is_refused_by_name() {
-    for (kind, what) in [
-        (6, "a value of a module"),
-        (24, "a hash with fields that expire"),
-        (25, "a hash with fields that expire"),
-    ] {
-        let error = load(&file(12, kind, b"")).expect_err("not built");
-        assert_eq!(error.to_string(), format!("the key 'k' holds {what}, which is not supported"));
+fn fields_with_times() {
+    let earliest = 5_000_000_000_000_u64;
+    let field =
+        |time: Vec<u8>, name: &[u8], value: &[u8]| [time, string(name), string(value)].concat();
+    let long = |number: u64| [&[0x81][..], &number.to_be_bytes()].concat();
+    let late = [
+        &earliest.to_le_bytes()[..],
+        &length(3),
+        &field(length(1), b"a", b"x"),
+        &field(length(0), b"b", b"y"),
+        &field(length(301), b"c", b"z"),
+    ]
+    .concat();
+    let early = [
+        &length(3)[..],
+        &field(long(earliest), b"a", b"x"),
+        &field(length(0), b"b", b"y"),
+        &field(long(earliest + 300), b"c", b"z"),
+    ]
+    .concat();
+    for (kind, body) in [(24, late.clone()), (22, early)] {
+        let file = file(12, kind, &body);
+        let mut reader = Reader::new(&file[..], &Limits::default()).expect("a head");
+        let mut hashes = 0;
+        while let Some(item) = reader.item().unwrap_or_else(|error| panic!("{error}")) {
+            let Item::Key(key) = item else { continue };
+            let entry = entry(key.value);
+            let engine::ValueRef::Hash(hash) = entry.get() else { panic!("no hash") };
+            assert_eq!(hash.len(), 3);
+            assert_eq!(hash.time_ms(b"a"), Some(earliest as i64));
+            assert_eq!(hash.time_ms(b"b"), None);
+            assert_eq!(hash.time_ms(b"c"), Some(earliest as i64 + 300));
+            // As Redis 7.4 writes it.
+            let payload = persist::rdb::dump(entry.get(), persist::rdb::Version::V11);
+            assert_eq!(payload[0], 24);
+            assert_eq!(payload[1..payload.len() - 10], late);
+            hashes += 1;
+        }
+        assert_eq!(hashes, 1);
     }
+    let too_late =
+        [&u64::MAX.to_le_bytes()[..], &length(1), &field(length(2), b"a", b"x")].concat();
+    refused(24, &too_late, "at no time there is");
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused_by_name() {
+    let error = load(&file(12, 6, b"")).expect_err("not built");
+    let what = "the key 'k' holds a value of a module, which is not supported";
+    assert_eq!(error.to_string(), what);
     refused(8, b"", "there is no type 8");
     let error = load(b"REDIS0013\xff").map(|_| ()).expect_err("too new");
     assert_eq!(error.to_string(), "RDB files of version 13 cannot be read, only 1 to 12");
     assert!(load(b"RODIS0011\xff").is_err());
     assert!(load(b"REDIS").is_err());
+}
+
+/// A block of a stream whose entries have these fields and one value each, 1 ms apart.
+fn stream_block(base: [u64; 2], names: &[&[u8]], values: &[&[u8]]) -> Vec<u8> {
+    let small = |number: usize| (vec![number as u8], vec![1]);
+    let long = |text: &[u8]| {
+        let entry = [&[0xf0], &(text.len() as u32).to_le_bytes()[..], text].concat();
+        let size = entry.len();
+        let back = [(size >> 14) as u8, 0x80 | (size >> 7) as u8, 0x80 | size as u8].to_vec();
+        (entry, back)
+    };
+    let count = |number: usize| match number {
+        0..128 => small(number),
+        _ => ([&[0xf1], &(number as u16).to_le_bytes()[..]].concat(), vec![3]),
+    };
+    let mut entries = vec![count(values.len()), small(0), small(names.len())];
+    entries.extend(names.iter().map(|name| if name.len() < 64 { word(name) } else { long(name) }));
+    entries.push(small(0));
+    for (at, value) in values.iter().enumerate() {
+        entries.extend([small(2), count(at), small(0)]);
+        entries.extend(names.iter().map(|_| word(value)));
+        entries.push(small(names.len() + 3));
+    }
+    let base: Vec<u8> = base.iter().flat_map(|part| part.to_be_bytes()).collect();
+    [string(&base), string(&listpack(&entries))].concat()
+}
+
+#[test]
+fn streams() {
+    let id = |ms: usize, seq: usize| [length(ms), length(seq)].concat();
+    let one = stream_block([5, 0], &[b"a", b"b"], &[b"x", b"y"]);
+    let two = stream_block([9, 3], &[b"c"], &[b"z"]);
+    let tail = [length(3), id(9, 3)].concat();
+    let told = |head: &str| {
+        let entries = "5-0 a=x b=x 6-0 a=y b=y 9-3 c=z";
+        Plain::Stream(format!("Head {{ {head} }} {entries}"))
+    };
+    // Redis 5 and 6, 7.0, 7.2.
+    let old = told("last_id: 9-3, max_deleted_id: 0-0, entries_added: 3");
+    holds(9, 15, &[length(2), one.clone(), two.clone(), tail.clone(), length(0)].concat(), &old);
+    let new = told("last_id: 10-1, max_deleted_id: 7-7, entries_added: 40");
+    let more = [length(3), id(10, 1), id(5, 0), id(7, 7), length(40), length(0)].concat();
+    for (version, kind) in [(10, 19), (11, 21)] {
+        let body = [length(2), one.clone(), two.clone(), more.clone()].concat();
+        holds(version, kind, &body, &new);
+    }
+
+    let behind = [length(2), two.clone(), one.clone(), tail.clone(), length(0)].concat();
+    refused(15, &behind, "blocks of a stream do not ascend");
+    let fewer = [length(1), one.clone(), tail.clone(), length(0)].concat();
+    refused(15, &fewer, "not as many entries");
+    let early = [length(2), one.clone(), two.clone(), length(3), id(9, 2), length(0)].concat();
+    refused(15, &early, "behind its last id");
+    let short = [length(1), string(b"short"), string(b"")].concat();
+    refused(15, &short, "sixteen bytes");
+}
+
+/// The time of a consumer group, a consumer or a pending entry.
+fn time(ms: i64) -> Vec<u8> {
+    ms.to_le_bytes().to_vec()
+}
+
+fn raw_id(ms: u64, seq: u64) -> Vec<u8> {
+    [ms.to_be_bytes(), seq.to_be_bytes()].concat()
+}
+
+#[test]
+fn consumer_groups() {
+    let block = stream_block([5, 0], &[b"a"], &[b"x"]);
+    let id = |ms: usize, seq: usize| [length(ms), length(seq)].concat();
+    let before = |kind: u8| {
+        let new = [id(5, 0), id(0, 0), length(1)].concat();
+        let more = if kind == 15 { Vec::new() } else { new };
+        [length(1), block.clone(), length(1), id(5, 0), more, length(1), string(b"g"), id(5, 0)]
+            .concat()
+    };
+    let pending = |ids: &[(u64, i64, usize)]| {
+        let entries =
+            ids.iter().map(|(ms, at, count)| [raw_id(*ms, 0), time(*at), length(*count)].concat());
+        [length(ids.len()), entries.collect::<Vec<_>>().concat()].concat()
+    };
+    let consumer = |name: &[u8], times: &[i64], ids: &[u64]| {
+        let times: Vec<u8> = times.iter().copied().flat_map(time).collect();
+        let ids: Vec<u8> = ids.iter().flat_map(|ms| raw_id(*ms, 0)).collect();
+        [string(name), times, length(ids.len() / 16), ids].concat()
+    };
+    let told = |read: &str, first: &str, second: &str| {
+        Plain::Stream(format!(
+            "Head {{ last_id: 5-0, max_deleted_id: 0-0, entries_added: 1 }} 5-0 a=x \
+             group g at 5-0 {read}: 4-0 d 70 2 5-0 c 71 1 c {first} 1 d {second} 1"
+        ))
+    };
+    let both = pending(&[(4, 70, 2), (5, 71, 1)]);
+    // Redis 5 and 6, 7.0, 7.2: how much was read came with the second, active consumers with the
+    // third.
+    let body = |kind: u8, read: &[u8], times: &[&[i64]; 2]| {
+        let consumers = [consumer(b"c", times[0], &[5]), consumer(b"d", times[1], &[4])].concat();
+        [before(kind), read.to_vec(), both.clone(), length(2), consumers].concat()
+    };
+    let old: [&[i64]; 2] = [&[80], &[90]];
+    holds(9, 15, &body(15, b"", &old), &told("Some(1)", "80 Some(80)", "90 Some(90)"));
+    holds(10, 19, &body(19, &length(1), &old), &told("Some(1)", "80 Some(80)", "90 Some(90)"));
+    let unknown = [&[0x81], &u64::MAX.to_be_bytes()[..]].concat();
+    holds(10, 19, &body(19, &unknown, &old), &told("None", "80 Some(80)", "90 Some(90)"));
+    let new: [&[i64]; 2] = [&[80, 81], &[90, -1]];
+    holds(11, 21, &body(21, &length(1), &new), &told("Some(1)", "80 Some(81)", "90 None"));
+
+    let broken =
+        |parts: &[Vec<u8>], why: &str| refused(15, &[before(15), parts.concat()].concat(), why);
+    broken(&[pending(&[(5, 1, 1), (4, 1, 1)])], "does not ascend");
+    broken(&[pending(&[(5, 1, 1), (5, 1, 1)])], "does not ascend");
+    broken(&[both.clone(), length(1), consumer(b"c", &[1], &[5])], "with no consumer");
+    broken(&[both.clone(), length(1), consumer(b"c", &[1], &[5, 5])], "not pending in its group");
+    broken(&[both.clone(), length(1), consumer(b"c", &[1], &[6])], "not pending in its group");
+    let twice = [consumer(b"c", &[1], &[4]), consumer(b"c", &[1], &[5])].concat();
+    broken(&[both, length(2), twice], "a consumer twice");
+    let again = [length(0), length(0), string(b"g"), id(1, 1), length(0), length(0)].concat();
+    let mut two = before(15);
+    let at = two.len() - [string(b"g"), id(5, 0)].concat().len() - 1;
+    assert_eq!(two[at], 1);
+    two[at] = 2;
+    refused(15, &[two, again].concat(), "a consumer group twice");
+}
+
+/// What RedisJSON writes: the id of its type, then parts with what they are in front.
+#[test]
+fn documents() {
+    // Nine letters of six bits, ten bits of encoding.
+    let id = |encoding: u8| vec![0x81, 0x45, 0xe2, 0x52, 0x38, 0xdf, 0x91, 0x2c, encoding];
+    let text = br#"{"a":[1,2.0,null],"b":"x"}"#;
+    let told = Plain::Json(String::from_utf8(text.to_vec()).unwrap());
+    let new = [id(3), vec![5], string(text), vec![0]].concat();
+    holds(9, 7, &new, &told);
+    let old = [id(2), vec![5], string(text), vec![2, 0, 0]].concat();
+    holds(9, 7, &old, &told);
+    let index = [vec![2, 1, 5], string(b"i"), vec![5], string(b"p"), vec![0]].concat();
+    holds(9, 7, &[id(2), vec![5], string(text), index].concat(), &told);
+
+    refused(7, &[id(3), vec![5], string(b"{"), vec![0]].concat(), "no JSON");
+    refused(7, &[id(3), vec![5], string(b"\xff"), vec![0]].concat(), "no JSON");
+    refused(7, &[id(3), vec![2], string(text), vec![0]].concat(), "not made of the parts");
+    refused(7, &[id(3), vec![5], string(text), vec![5]].concat(), "not made of the parts");
+    let error = load(&file(12, 7, &[id(0), vec![5], string(text), vec![0]].concat()));
+    let error = error.expect_err("an old encoding").to_string();
+    assert!(
+        error.ends_with("a JSON document in the encoding 0, which is not supported"),
+        "{error}"
+    );
+}
+
+/// Fields that a block says once are in memory once, whatever the configuration thinks of blocks.
+#[test]
+fn streams_stay_as_small_as_their_file() {
+    const ENTRIES: usize = 2_000;
+    let name = vec![b'n'; 100_000];
+    let block = stream_block([1, 0], &[&name], &[&b""[..]; ENTRIES]);
+    let id = [length(ENTRIES), length(0)].concat();
+    let body = [length(1), block, length(ENTRIES), id, length(0)].concat();
+    let file = file(9, 15, &body);
+    let mut reader = Reader::new(&file[..], &Limits::default()).expect("a file");
+    while let Some(item) = reader.item().expect("it is whole") {
+        if let Item::Key(key) = item {
+            let bytes = entry(key.value).memory_bytes();
+            assert!(bytes < 4 * file.len(), "{bytes} bytes of {}", file.len());
+            return;
+        }
+    }
+    panic!("there is a key");
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn fill(client: &mut Client, key: &[u8], value: &Plain) {
         Plain::Hash(fields) => {
             add("HSET", fields.iter().flat_map(|(f, v)| [f.clone(), v.clone()]).collect());
         }
-        Plain::Stream(_) => unreachable!("these are not drawn"),
+        Plain::Stream(_) | Plain::Json(_) => unreachable!("these are not drawn"),
         Plain::Zset(scores) => {
             let part = |(member, score): (&Vec<u8>, &f64)| {
                 [data::number::format_f64(*score).as_bytes().to_vec(), member.clone()]
@@ -107,6 +107,7 @@ fn files_of_redis_are_read() {
                 seen.insert(key.key, plain(entry(key.value).get()));
             }
             Item::Function(_) => functions += 1,
+            Item::Empty(key) => panic!("{} is empty", key.escape_ascii()),
             Item::Skipped(what) => panic!("{what}"),
             Item::Aux { .. } | Item::Resize { .. } => {}
         }
@@ -197,5 +198,107 @@ fn payloads_go_both_ways() {
             let key = key.as_slice();
             assert_eq!(encoding(&mut client, b"again"), encoding(&mut client, key));
         }
+    }
+}
+
+/// The commands that make a stream with groups, of which some entries are gone.
+fn fill_stream(client: &mut Client, key: &[u8], random: &mut fastrand::Rng) {
+    let groups: [&[u8]; 3] = [b"group", b"", &[b'g'; 70]];
+    let consumers: [&[u8]; 3] = [b"12", b"consumer", b"\xff\x00"];
+    let count = random.usize(1..250);
+    for group in groups.iter().take(random.usize(..4)) {
+        call(client, &[b"XGROUP", b"CREATE", key, group, b"0", b"MKSTREAM"]);
+    }
+    let mut ms = random.u64(1..1 << 45);
+    for _ in 0..count {
+        ms += random.u64(..300);
+        let id = format!("{ms}-*");
+        let (one, two) = (support::text(random), support::text(random));
+        let fields: [&[u8]; 4] = [b"field", &one, b"another", &two];
+        let fields = if random.u8(..5) > 0 { &fields[..] } else { &fields[..2] };
+        call(client, &[&[b"XADD", key, id.as_bytes()][..], fields].concat());
+    }
+    for _ in 0..random.usize(..12) {
+        let group = groups[random.usize(..3)];
+        let consumer = consumers[random.usize(..3)];
+        let many = random.usize(1..60).to_string();
+        let mut args: Vec<&[u8]> = vec![b"XREADGROUP", b"GROUP", group, consumer, b"COUNT"];
+        args.extend([many.as_bytes(), b"STREAMS", key, b">"]);
+        // There may be no such group.
+        client.call(&args).expect("it answers");
+    }
+    let entries = call(client, &[b"XRANGE", key, b"-", b"+"]);
+    for entry in entries.elements().expect("entries") {
+        let id = entry.elements().expect("id and fields")[0].bytes().expect("an id");
+        match random.u8(..12) {
+            0..2 => drop(call(client, &[b"XDEL", key, id])),
+            2 => drop(call(client, &[b"XACK", key, groups[0], id])),
+            _ => {}
+        }
+    }
+    if random.bool() {
+        call(client, &[b"XTRIM", key, b"MAXLEN", random.usize(..count).to_string().as_bytes()]);
+    }
+}
+
+#[test]
+fn streams_go_both_ways() {
+    let Some(server) = redis(&["--sanitize-dump-payload", "yes"]) else { return };
+    let mut client = server.connect().expect("it listens");
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let info = |client: &mut Client, key: &[u8]| {
+        call(client, &[b"XINFO", b"STREAM", key, b"FULL", b"COUNT", b"0"]).to_talk()
+    };
+    let mut all = BTreeMap::new();
+    for number in 0..40 {
+        let key = format!("stream:{number}").into_bytes();
+        fill_stream(&mut client, &key, &mut random);
+        let dumped = call(&mut client, &[b"DUMP", &key]);
+        let payload = dumped.bytes().expect("a payload");
+        let restored = rdb::restore(payload, &Limits::default()).unwrap_or_else(|error| {
+            panic!("{}: {error:?}", key.escape_ascii());
+        });
+        let restored = entry(restored);
+        let ours = rdb::dump(restored.get(), Version::V10);
+        call(&mut client, &[b"RESTORE", b"again", b"0", &ours, b"REPLACE"]);
+        let wanted = info(&mut client, &key);
+        assert_eq!(info(&mut client, b"again"), wanted);
+        // Of 7.2, which says more of consumers.
+        let newer = rdb::dump(restored.get(), Version::V11);
+        let newer = entry(rdb::restore(&newer, &Limits::default()).expect("our own"));
+        assert_eq!(plain(newer.get()), plain(restored.get()));
+        all.insert(key, (restored, wanted));
+    }
+    call(&mut client, &[b"DEL", b"again"]);
+    call(&mut client, &[b"SAVE"]);
+    let file = File::open(server.directory().join("dump.rdb")).expect("it was saved");
+    let mut reader = Reader::new(file, &Limits::default()).expect("a header");
+    let mut seen = 0;
+    while let Some(item) = reader.item().unwrap_or_else(|error| panic!("{error}")) {
+        if let Item::Key(key) = item {
+            let (restored, _) = &all[&key.key];
+            assert_eq!(plain(entry(key.value).get()), plain(restored.get()));
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, all.len());
+
+    let name = format!("luar-streams-{}", std::process::id());
+    let directory = Directory(std::env::temp_dir().join(name));
+    fs::create_dir_all(&directory.0).expect("there is room");
+    let file = File::create(directory.0.join("dump.rdb")).expect("there is room");
+    let mut writer = Writer::new(file, Version::V10, true, true);
+    writer.select(0, all.len() as u64, 0).expect("there is room");
+    for (key, (value, _)) in &all {
+        writer.key(key, value.get(), None, Access::IdleSeconds(7)).expect("there is room");
+    }
+    writer.finish().expect("there is room");
+    let path = directory.0.to_string_lossy().into_owned();
+    let loaded = redis(&["--dir", &path, "--sanitize-dump-payload", "yes"]).expect("it is there");
+    let mut client = loaded.connect().expect("it listens");
+    for (key, (_, wanted)) in &all {
+        assert_eq!(info(&mut client, key), *wanted, "{}", key.escape_ascii());
     }
 }

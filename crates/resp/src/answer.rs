@@ -17,6 +17,17 @@ pub enum Short {
     Null,
     /// The status OK.
     Ok,
+    /// This string, which is whoever's it was lent from.
+    Lent(*const [u8]),
+}
+
+/// A simple value as a reply, lent by what it was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Simple<'a> {
+    Integer(i64),
+    Bulk(&'a [u8]),
+    Null,
+    Ok,
 }
 
 /// One reply.
@@ -47,6 +58,18 @@ impl Answer {
     pub fn encoded(&mut self) -> &mut Vec<u8> {
         self.clear();
         &mut self.bytes
+    }
+
+    /// Puts a value in place of what is in there. A string is not copied: it must be read before
+    /// what it was lent from changes.
+    #[inline]
+    pub fn lend(&mut self, value: Simple<'_>) {
+        self.short = match value {
+            Simple::Integer(number) => Short::Integer(number),
+            Simple::Bulk(text) => Short::Lent(text),
+            Simple::Null => Short::Null,
+            Simple::Ok => Short::Ok,
+        };
     }
 
     #[inline]

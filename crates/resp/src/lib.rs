@@ -15,7 +15,7 @@ mod inline;
 mod reply;
 mod request;
 
-pub use answer::{Answer, Short};
+pub use answer::{Answer, Short, Simple};
 pub use decode::{DecodeError, Item, Reader, ReplyScanner, Value, decode, item};
 pub use double::DoubleText;
 pub use inline::{Unbalanced, split_args};

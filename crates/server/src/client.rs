@@ -18,6 +18,7 @@ use resp::Protocol;
 use crate::acl::User;
 use crate::client_memory::IDLE_BYTES;
 use crate::connection::Stream;
+use crate::tracking::Tracker;
 
 /// How much CLIENT REPLY lets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub struct ClientInfo {
     pub watched_bytes: AtomicUsize,
     /// What the names of its channels and patterns take.
     pub subscribed_bytes: AtomicUsize,
+    /// What the prefixes take that it hears of.
+    pub prefix_bytes: AtomicUsize,
     /// The arguments of the command it is blocked in.
     pub argument_bytes: AtomicUsize,
     pub last_active_ms: AtomicI64,
@@ -81,10 +84,14 @@ pub struct ClientInfo {
     pub session_bytes: usize,
     pub no_evict: AtomicBool,
     pub no_touch: AtomicBool,
+    /// CLIENT CAPA redirect: to be told where to go, by a server that is none of those that say so.
+    pub follows_redirects: AtomicBool,
     /// Killed: its worker will close it, and it runs nothing more.
     pub is_closing: AtomicBool,
     /// Set while it is blocked.
     pub waiter: Mutex<Option<Arc<Waiter>>>,
+    /// How it is told of changes of keys, if it keeps a cache.
+    pub tracker: Mutex<Option<Arc<Tracker>>>,
 }
 
 impl ClientInfo {
@@ -119,6 +126,7 @@ impl ClientInfo {
             watching: AtomicUsize::new(0),
             watched_bytes: AtomicUsize::new(0),
             subscribed_bytes: AtomicUsize::new(0),
+            prefix_bytes: AtomicUsize::new(0),
             argument_bytes: AtomicUsize::new(0),
             last_active_ms: AtomicI64::new(now_ms),
             last_command: AtomicUsize::new(NO_COMMAND),
@@ -135,8 +143,10 @@ impl ClientInfo {
             session_bytes: stream.session_bytes(),
             no_evict: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
+            follows_redirects: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             waiter: Mutex::new(None),
+            tracker: Mutex::new(None),
         }
     }
 }
@@ -151,11 +161,18 @@ impl ClientInfo {
             &self.multi_bytes,
             &self.watched_bytes,
             &self.subscribed_bytes,
+            &self.prefix_bytes,
             &self.argument_bytes,
         ];
         parts
             .iter()
             .fold(IDLE_BYTES + self.session_bytes, |sum, part| sum + part.load(Ordering::Relaxed))
+    }
+
+    pub fn is_subscriber(&self) -> bool {
+        [&self.subscriptions, &self.patterns, &self.shard_subscriptions]
+            .iter()
+            .any(|count| count.load(Ordering::Relaxed) > 0)
     }
 
     /// Whether it connects from this machine.
@@ -232,10 +249,18 @@ pub struct Client {
     pub subscriptions: Subscriptions,
     pub is_monitor: bool,
     pub no_touch: bool,
+    /// The last block of the append-only file that tells of a change of its own.
+    pub last_block: u64,
     /// QUIT, a protocol error, a kill: close once the output is flushed.
     pub close_after_reply: bool,
     /// Of the request that runs or is offered again.
     pub attempt: Attempt,
+    /// It keeps a cache, and is told when keys change.
+    pub tracker: Option<Arc<Tracker>>,
+    /// CLIENT CACHING was said of the next command.
+    pub caching: bool,
+    /// What it is to be sent behind the reply.
+    pub pushes: Vec<u8>,
 }
 
 impl Client {
@@ -259,8 +284,12 @@ impl Client {
             subscriptions: Subscriptions::default(),
             is_monitor: false,
             no_touch: false,
+            last_block: 0,
             close_after_reply: false,
             attempt: Attempt::default(),
+            tracker: None,
+            caching: false,
+            pushes: Vec::new(),
         }
     }
 

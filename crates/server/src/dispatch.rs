@@ -14,29 +14,43 @@ use engine::{Effects, Engine, KeyName, Plan, Txn, Waiter};
 use resp::{Protocol, Reply};
 use smallvec::SmallVec;
 
+use crate::acl::User;
 use crate::acl::log::Context;
 use crate::client::{Attempt, Client, ClientInfo, Queued, ReplyMode};
 use crate::connection::{Connection, Hold};
-use crate::durability::loading;
+use crate::durability::{loading, save};
 use crate::mailbox::Mail;
 use crate::memory;
+use crate::migrate;
 use crate::request::{Origin, Request};
-use crate::script::{self, Ended, Obstacle};
-use crate::session::{acl, monitor, pubsub, transactions};
+use crate::script::{self, Ended, Obstacle, RanScript};
+use crate::session::{acl, monitor, pubsub, tracking, transactions};
 use crate::table::{Registered, Run, table};
 use crate::worker::{Blocked, Chore, Shift, WorkerLoop};
 
-const BUSY: Error = Error::of(
+pub const BUSY: Error = Error::of(
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
 );
+
+pub const BUSY_FUNCTION: Error = Error::of(
+    "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.",
+);
+
+/// What is said while a script or a function runs for too long.
+pub fn busy(lp: &WorkerLoop) -> Error {
+    if lp.server.scripts.watch.is_function_busy() { BUSY_FUNCTION } else { BUSY }
+}
 
 /// What a waiting client's command needs to run again.
 struct Waiting {
     command: &'static Registered,
     args: Vec<Box<[u8]>>,
     info: Arc<ClientInfo>,
+    user: Arc<User>,
     protocol: Protocol,
     db: u32,
+    /// It keeps a cache of what it reads.
+    is_followed: bool,
 }
 
 /// Runs one request. False when it is held back and must be offered again: CLIENT PAUSE, or locks
@@ -89,14 +103,27 @@ pub fn run(
                     connection.hold = Hold::Blocked;
                     let Wait { deadline_ms, on_timeout, .. } = wait;
                     let blocked = Blocked { waiter, deadline_ms, on_timeout };
+                    let waiter = blocked.waiter.clone();
                     lp.block(token, &connection.client.info, blocked);
+                    if let Some(migration) = lp.migration.take() {
+                        migrate::begin(lp, shift, migration, waiter);
+                        finish(lp, shift, &connection.client, command, args, false, now_ms);
+                    } else {
+                        // It counts once it has come to something.
+                        lp.lap();
+                    }
+                } else {
+                    let failed = connection.output.get(position) == Some(&b'-');
+                    let ns = finish(lp, shift, &connection.client, command, args, failed, now_ms);
+                    if lp.server.hot_keys.is_on() && command.id != table().exec {
+                        let reply_bytes = connection.output.len().saturating_sub(position);
+                        note_hot(lp, command, args, ns, reply_bytes);
+                    }
                 }
-                let failed = connection.output.get(position) == Some(&b'-');
-                finish(lp, shift, &connection.client, command, args, failed, now_ms);
             }
             Ran::Not(obstacle) if lp.server.scripts.watch.is_to_blame(lp.id, obstacle) => {
                 let Connection { client, output, .. } = connection;
-                reject(lp, shift, client, output, Some(command), &BUSY);
+                reject(lp, shift, client, output, Some(command), &busy(lp));
             }
             Ran::Not(obstacle) => {
                 lp.stall(token, connection, obstacle);
@@ -104,11 +131,27 @@ pub fn run(
             }
         },
     }
-    connection.client.attempt = Attempt::default();
-    if connection.hold != Hold::Blocked && !lets_reply_through(&mut connection.client) {
-        connection.output.truncate(position);
+    let Connection { client, output, .. } = connection;
+    client.attempt = Attempt::default();
+    if connection.hold != Hold::Blocked
+        && !lets_reply_through(client)
+        && !is_push(args[0], &output[position.min(output.len())..])
+    {
+        output.truncate(position);
+    }
+    output.append(&mut client.pushes);
+    if client.caching && !client.transaction.is_open && !args[0].eq_ignore_ascii_case(b"client") {
+        client.caching = false;
     }
     true
+}
+
+/// SUBSCRIBE and its kin have no reply: what they send are messages, which CLIENT REPLY leaves alone.
+#[cold]
+fn is_push(name: &[u8], sent: &[u8]) -> bool {
+    let word = b"subscribe";
+    let end = name.len().checked_sub(word.len()).map(|from| &name[from..]);
+    end.is_some_and(|end| end.eq_ignore_ascii_case(word)) && !sent.starts_with(b"-")
 }
 
 /// A web page that has a browser send HTTP to this port gets none of its commands through.
@@ -162,11 +205,13 @@ fn checked(
             true => Context::Multi,
             false => Context::TopLevel,
         };
+        // As the log is to say it of the client.
+        client.info.last_command.store(command.id, Ordering::Relaxed);
         let text = acl::refused(lp, client, denied, command, args, context);
-        return refuse(Error::new(format!("NOPERM {text}")));
+        return refuse(Error::new(format!("{} {text}", denied.code())));
     }
     if lp.server.scripts.watch.is_exclusive_busy() && !row.has(flag::ALLOW_BUSY) {
-        return refuse(BUSY);
+        return refuse(busy(lp));
     }
     if is_over_memory_limit(shift) {
         let room = make_room(lp, shift, now_ms);
@@ -211,13 +256,30 @@ fn checked(
     if client.transaction.is_open && !transactions::runs_at_once(row) {
         return Verdict::Queue(command);
     }
-    let writes = row.has(flag::WRITE)
-        || row.has(flag::MAY_REPLICATE)
-        || (command.id == table().exec && transactions::writes(client));
-    if lp.server.is_paused(writes, now_ms) && !row.has(flag::ADMIN) && !is_exempt_from_pause(row) {
+    if lp.server.is_paused(true, now_ms)
+        && !row.has(flag::ADMIN)
+        && !is_exempt_from_pause(row)
+        && (lp.server.is_paused(false, now_ms) || may_change(lp, client, command, args))
+    {
         return Verdict::Hold;
     }
     Verdict::Run(command)
+}
+
+/// Whether a request is held back by CLIENT PAUSE WRITE.
+#[cold]
+fn may_change(lp: &WorkerLoop, client: &Client, command: &Registered, args: &[&[u8]]) -> bool {
+    if command.id == table().exec {
+        return client.transaction.queued.iter().any(|queued| {
+            let args: SmallVec<[&[u8]; 8]> = queued.args.iter().map(|arg| &**arg).collect();
+            let command = &table().all[queued.command];
+            command.id != table().exec && may_change(lp, client, command, &args)
+        });
+    }
+    let row = command.row;
+    row.has(flag::WRITE)
+        || (row.has(flag::MAY_REPLICATE)
+            && !(row.has(flag::SCRIPT) && script::only_reads(lp, command, args)))
 }
 
 /// What must work while clients are paused, or nobody could end it.
@@ -238,7 +300,7 @@ fn reject(
         if command.id == table().exec {
             // EXEC that is refused ends the transaction, as Redis does.
             transactions::discard(lp, shift, client);
-            let text = error.0.strip_prefix(error.code()).unwrap_or("").trim_start();
+            let text = error.0.strip_prefix("ERR ").unwrap_or(&error.0);
             let text = format!("EXECABORT Transaction discarded because of: {text}");
             Reply::new(out, client.protocol).error(&text);
             lp.server.count_error("EXECABORT");
@@ -252,7 +314,26 @@ fn reject(
     lp.server.count_error(error.code());
 }
 
-/// Statistics and slow log of a command that ran.
+/// HOTKEYS: what a command took, and its request and reply on the wire.
+#[cold]
+pub fn note_hot(
+    lp: &WorkerLoop,
+    command: &Registered,
+    args: &[&[u8]],
+    ns: u64,
+    reply_bytes: usize,
+) {
+    let digits = |n: usize| n.checked_ilog10().unwrap_or(0) as usize + 1;
+    // A line with its length before each argument, and line ends.
+    let framed = |arg: &&[u8]| arg.len() + digits(arg.len()) + 5;
+    let request_bytes = args.iter().map(framed).sum::<usize>() + digits(args.len()) + 3;
+    let keys = command.row.key_positions(args).unwrap_or_default();
+    let keys: SmallVec<[&[u8]; 8]> = keys.iter().map(|&at| args[at]).collect();
+    let bytes = (request_bytes + reply_bytes) as u64;
+    lp.server.hot_keys.note(keys.iter().copied(), ns, bytes, lp.now_ms());
+}
+
+/// Statistics and slow log of a command that ran; answers how long it took.
 pub fn finish(
     lp: &WorkerLoop,
     shift: &Shift,
@@ -261,37 +342,76 @@ pub fn finish(
     args: &[&[u8]],
     failed: bool,
     now_ms: i64,
-) {
+) -> u64 {
     let ns = lp.lap();
-    lp.stats.ran(command.id, ns, failed, shift.config.latency_tracking);
     let mut script = lp.ran_script.take();
     if let Some(script) = &mut script {
         script.count(lp.id, ns);
     }
+    count(lp, shift, &client.info, command, args, failed, now_ms, ns, script.as_ref());
+    if let Some(script) = script {
+        script.keep(lp, command.row);
+    }
+    ns
+}
+
+/// Counts a command that took so long.
+#[allow(clippy::too_many_arguments)]
+#[inline]
+fn count(
+    lp: &WorkerLoop,
+    shift: &Shift,
+    info: &ClientInfo,
+    command: &Registered,
+    args: &[&[u8]],
+    failed: bool,
+    now_ms: i64,
+    ns: u64,
+    script: Option<&RanScript>,
+) {
+    lp.stats.ran(command.id, ns, failed, shift.config.latency_tracking);
+    // Written by nobody else meanwhile, so it needs no locked instruction.
+    let called = script.map_or(0, RanScript::commands);
+    let commands = info.commands.load(Ordering::Relaxed) + 1 + called;
+    info.commands.store(commands, Ordering::Relaxed);
+    let threshold_ms = shift.config.latency_monitor_threshold_ms;
+    if threshold_ms > 0 {
+        let is_fast = command.row.has(flag::FAST);
+        let event = if is_fast { "fast-command" } else { "command" };
+        lp.server.latency.note(event, ns, threshold_ms, now_ms);
+    }
     let limit_us = shift.config.slowlog_log_slower_than_us;
     if limit_us >= 0
         && ns / 1000 >= limit_us as u64
-        && shift.config.slowlog_max_len > 0
         && !command.row.has(flag::SKIP_SLOWLOG)
         && is_slow_now(lp, ns / 1000)
     {
-        let about_script = script.map(|script| script.describe());
+        let about_script = script.map(RanScript::describe);
         lp.server.slowlog.add(
             now_ms / 1000,
             ns / 1000,
             &acl::without_passwords(command, args),
             about_script,
-            client.info.address.clone(),
-            client.info.name.lock().to_vec(),
-            shift.config.slowlog_max_len as usize,
+            info.address.clone(),
+            info.name.lock().to_vec(),
+            lp.server.config.current().slowlog_max_len as usize,
         );
     }
 }
 
-/// Looks at the limit again, which this very command may have changed (CONFIG SET).
+/// Counts a command that waited, and ends without having been run again.
+pub fn count_waited(lp: &WorkerLoop, shift: &Shift, waiter: &Waiter, failed: bool) {
+    let Waiting { command, args, info, .. } = waiting(waiter);
+    let args: SmallVec<[&[u8]; 8]> = args.iter().map(|arg| &**arg).collect();
+    count(lp, shift, info, command, &args, failed, lp.now_ms(), 0, None);
+}
+
+/// Looks at the limits again, which this very command may have changed (CONFIG SET).
+#[cold]
 fn is_slow_now(lp: &WorkerLoop, us: u64) -> bool {
-    let limit_us = lp.server.config.current().slowlog_log_slower_than_us;
-    limit_us >= 0 && us >= limit_us as u64
+    let config = lp.server.config.current();
+    let limit_us = config.slowlog_log_slower_than_us;
+    limit_us >= 0 && us >= limit_us as u64 && config.slowlog_max_len > 0
 }
 
 /// CLIENT REPLY: whether the reply of the command that ends now is sent.
@@ -314,6 +434,14 @@ pub fn lets_reply_through(client: &mut Client) -> bool {
 pub fn plan(engine: &Engine, row: &Row, args: &[&[u8]]) -> Plan {
     if let Some(key) = only_key(row, args) {
         return Plan::shard(engine.key_shard(key));
+    }
+    if row.scope == Scope::Keys
+        && let Some(keys) = row.counted_keys(args)
+    {
+        return match &args[keys] {
+            [key] => Plan::shard(engine.key_shard(key)),
+            keys => Plan::shards(keys.iter().map(|key| engine.key_shard(key)).collect()),
+        };
     }
     match row.scope {
         Scope::Exclusive => Plan::Exclusive,
@@ -340,6 +468,9 @@ pub fn only_key_at(row: &Row) -> Option<usize> {
 }
 
 fn plan_all(engine: &Engine, row: &Row, args: &[&[u8]]) -> Plan {
+    if row.more_keys(args).reaches_others {
+        return Plan::Exclusive;
+    }
     match row.key_positions(args) {
         Ok(positions) => {
             Plan::shards(positions.iter().map(|&at| engine.key_shard(args[at])).collect())
@@ -349,9 +480,15 @@ fn plan_all(engine: &Engine, row: &Row, args: &[&[u8]]) -> Plan {
     }
 }
 
-/// Takes the locks of a plan.
+/// A transaction that is to begin.
 #[inline]
-fn begin<'e>(lp: &'e WorkerLoop, shift: &'e Shift, plan: Plan) -> Result<Txn<'e>, Obstacle> {
+fn idle<'e>(lp: &'e WorkerLoop, shift: &'e Shift) -> Txn<'e> {
+    Txn::idle(&lp.server.engine, &shift.worker, lp.now_ms())
+}
+
+/// Begins a transaction with the locks of a plan.
+#[inline]
+fn begin(lp: &WorkerLoop, txn: &mut Txn<'_>, plan: Plan) -> Result<(), Obstacle> {
     match &plan {
         Plan::Shards(shards) if shards.is_empty() => {}
         Plan::Exclusive if !lp.enter_all_gates() => return Err(Obstacle::AllGates),
@@ -360,8 +497,7 @@ fn begin<'e>(lp: &'e WorkerLoop, shift: &'e Shift, plan: Plan) -> Result<Txn<'e>
         _ => {}
     }
     let patience = lp.lock_patience(&plan);
-    Txn::try_begin(&lp.server.engine, &shift.worker, plan, lp.now_ms(), Some(patience))
-        .map_err(|shard| lp.refused(shard))
+    txn.lock(plan, Some(patience)).map_err(|shard| lp.refused(shard))
 }
 
 /// Whether a command needs the Lua VM of its worker.
@@ -401,16 +537,33 @@ fn in_transaction(
     } else {
         plan(engine, command.row, args)
     };
+    // Everybody waits for an exclusive plan, and it must not begin for nothing.
+    if plan == Plan::Exclusive && engine.has_snapshot() {
+        let changed = changed_keys(client, command, args);
+        let shards = changed.iter().map(|(_, key)| engine.key_shard(key)).collect();
+        let mut look = idle(lp, shift);
+        if let Err(obstacle) = begin(lp, &mut look, Plan::shards(shards)) {
+            return Ran::Not(obstacle);
+        }
+        let waits = waits_for_snapshot(&mut look, &changed).is_some();
+        look.commit();
+        if waits {
+            return Ran::Not(Obstacle::Disk);
+        }
+    }
     let is_walk = plan == Plan::Walk;
     // A script without keys may find some while it runs.
     if is_script && plan == Plan::none() && !lp.enter_gate() {
         return Ran::Not(Obstacle::Gate);
     }
-    let mut txn = match begin(lp, shift, plan) {
-        Ok(txn) => txn,
-        Err(obstacle) => return Ran::Not(obstacle),
-    };
-    if txn.has_snapshot() && waits_for_snapshot(&mut txn, client, command.row, args) {
+    let mut txn = idle(lp, shift);
+    if let Err(obstacle) = begin(lp, &mut txn, plan) {
+        return Ran::Not(obstacle);
+    }
+    if txn.has_snapshot()
+        && !txn.is_exclusive()
+        && waits_for_snapshot(&mut txn, &changed_keys(client, command, args)).is_some()
+    {
         txn.commit();
         return Ran::Not(Obstacle::Disk);
     }
@@ -419,6 +572,7 @@ fn in_transaction(
     }
     txn.select(client.db);
     txn.set_no_touch(client.no_touch);
+    txn.set_client(client.info.id);
     let position = out.len();
     if is_script {
         *lp.found_script.borrow_mut() = found_script;
@@ -461,8 +615,10 @@ fn in_transaction(
                 None => args.iter().map(|arg| Box::from(*arg)).collect(),
             },
             info: client.info.clone(),
+            user: client.user.clone(),
             protocol: client.protocol,
             db: client.db,
+            is_followed: tracking::follows(client, command.row),
         };
         let argument_bytes = args.iter().map(|arg| arg.len()).sum();
         client.info.argument_bytes.store(argument_bytes, Ordering::Relaxed);
@@ -471,41 +627,83 @@ fn in_transaction(
         (waiter, wait)
     });
     let exclusive = txn.is_exclusive();
-    let effects = txn.commit();
+    if txn.flushed_all() {
+        forget_saves(lp, shift, &mut txn);
+    }
+    let mut effects = txn.commit();
+    client.pushes.append(&mut effects.pushes);
     if exclusive {
         lp.leave_all_gates();
     }
     // What it only removed because its time was over is nothing that its client was told.
     if effects.sequence > 0
         && (command.row.has(flag::WRITE) || is_script || command.id == table().exec)
-        && lp.server.durability.aof.journal.holds_replies()
     {
-        connection.hold_back(position, effects.sequence);
+        connection.client.last_block = effects.sequence;
+        if lp.server.durability.aof.journal.holds_replies() {
+            connection.hold_back(position, effects.sequence);
+        }
     }
     after(lp, shift, effects);
     Ran::Done(waits)
 }
 
-/// Whether a command is about to change a long value that a snapshot has to save first. Under an
-/// exclusive plan, for which others wait, that is done there and then.
+/// After FLUSHALL: a running save would be of what nobody has any more, and a file is not to bring it
+/// back.
 #[cold]
-fn waits_for_snapshot(txn: &mut Txn<'_>, client: &Client, row: &Row, args: &[&[u8]]) -> bool {
-    let is_about_keys = !txn.held().is_empty() && (row.has(flag::WRITE) || row.has(flag::SCRIPT));
-    if !is_about_keys {
-        return false;
+fn forget_saves(lp: &WorkerLoop, shift: &Shift, txn: &mut Txn<'_>) {
+    lp.server.durability.saves.cancel();
+    if !shift.config.save.0.is_empty() {
+        // The log says what went wrong.
+        let _ = save::in_foreground(&lp.server, txn, &shift.worker);
     }
-    txn.select(client.db);
-    // Arguments that do not tell their keys are refused in a moment.
-    let positions = row.key_positions(args).unwrap_or_default();
-    positions.iter().any(|&at| txn.is_long_unsaved(args[at]))
+}
+
+/// The keys that a command of a client may change, as far as it says so, with their databases.
+#[cold]
+fn changed_keys<'a>(
+    client: &'a Client,
+    command: &Registered,
+    args: &[&'a [u8]],
+) -> Vec<(u32, &'a [u8])> {
+    let mut db = client.db;
+    let mut changed = Vec::new();
+    if command.id != table().exec {
+        add_changed_keys(&mut changed, db, command.row, args);
+        return changed;
+    }
+    for queued in &client.transaction.queued {
+        let command = &table().all[queued.command];
+        let args: SmallVec<[&[u8]; 8]> = queued.args.iter().map(|arg| &**arg).collect();
+        match (command.full_name, &args[..]) {
+            ("select", [_, number]) => {
+                let number = data::number::parse_i64(number).and_then(|n| u32::try_from(n).ok());
+                db = number.unwrap_or(db);
+            }
+            _ => add_changed_keys(&mut changed, db, command.row, &args),
+        }
+    }
+    changed
+}
+
+fn add_changed_keys<'a>(changed: &mut Vec<(u32, &'a [u8])>, db: u32, row: &Row, args: &[&'a [u8]]) {
+    changed.extend(row.keys_changed(args).into_iter().map(|at| (db, args[at])));
+}
+
+/// The first of these keys that holds a long value which a snapshot has to save before it changes.
+#[cold]
+fn waits_for_snapshot<'a>(txn: &mut Txn<'_>, changed: &[(u32, &'a [u8])]) -> Option<&'a [u8]> {
+    let mut changed = changed.iter();
+    let waits = changed.find(|(db, key)| {
+        txn.select(*db);
+        txn.is_long_unsaved(key)
+    });
+    waits.map(|(_, key)| *key)
 }
 
 /// Notes that a command runs: once, though it may have been offered before.
 fn announce(lp: &WorkerLoop, client: &Client, command: &Registered, args: &[&[u8]]) {
     client.info.last_command.store(command.id, Ordering::Relaxed);
-    // Written by this worker alone, so it needs no locked instruction.
-    let commands = client.info.commands.load(Ordering::Relaxed) + 1;
-    client.info.commands.store(commands, Ordering::Relaxed);
     if lp.server.monitor_count.load(Ordering::Relaxed) > 0 && command.id != table().exec {
         monitor::feed(lp, &client.info.address, client.db, command, args);
     }
@@ -540,6 +738,7 @@ pub fn execute<'e>(
     let reply = Reply::new(out, protocol);
     let result = match command.run {
         Some(Run::Keyspace(handler)) => {
+            command::expire_fields(txn, command.row, args);
             let mut call = Call::new(txn, reply, blocking);
             call.bulk_bytes_max = shift.config.proto_max_bulk_len as usize;
             handler(&mut call, args).map(|()| call.wait)
@@ -551,6 +750,9 @@ pub fn execute<'e>(
         }
         None => Err(Error::arity(command.full_name)),
     };
+    if client.tracker.is_some() && tracking::follows(client, command.row) {
+        tracking::note_reads(lp, shift, client.info.id, command.row, args);
+    }
     match result {
         Ok(wait) => wait,
         Err(error) => {
@@ -630,6 +832,11 @@ fn waiting(waiter: &Waiter) -> &Waiting {
     waiter.body.downcast_ref().expect("the server made every waiter")
 }
 
+/// Whether a waiting client is told when its key goes. The others wait for one to come.
+pub fn waits_for_what_is_there(waiter: &Waiter) -> bool {
+    waiting(waiter).command.row.name == "xreadgroup"
+}
+
 /// Tries a waiting client's command again. Answers its reply, unless it still waits, and the keys
 /// its changes made ready; the error is a shard that could not be had in time.
 fn serve(
@@ -643,26 +850,59 @@ fn serve(
     let Some(Run::Keyspace(handler)) = waiting.command.run else {
         unreachable!("only keyspace commands wait");
     };
+    // The rules may have changed since it began to wait.
+    if let Err(denied) = waiting.user.check(waiting.command, &args) {
+        let Waiting { command, info, user, .. } = waiting;
+        let name = &user.name;
+        let text = acl::refused_to(lp, info, name, denied, command, &args, Context::TopLevel);
+        let mut out = Vec::new();
+        Reply::new(&mut out, waiting.protocol).error(&format!("{} {text}", denied.code()));
+        lp.server.count_error(denied.code());
+        lp.stats.rejected(command.id);
+        return Ok((Some(out), Vec::new()));
+    }
+    let begun = lp.ticks();
     let plan = plan(engine, waiting.command.row, &args);
     let patience = Some(lp.lock_patience(&plan));
     let mut txn = Txn::try_begin(engine, &shift.worker, plan, lp.now_ms(), patience)?;
+    if txn.has_snapshot() {
+        let mut changed = Vec::new();
+        add_changed_keys(&mut changed, waiting.db, waiting.command.row, &args);
+        if let Some(key) = waits_for_snapshot(&mut txn, &changed) {
+            return Err(engine.key_shard(key));
+        }
+    }
     txn.select(waiting.db);
+    txn.set_client(waiting.info.id);
+    command::expire_fields(&mut txn, waiting.command.row, &args);
     let mut out = Vec::new();
     let mut call = Call::new(&mut txn, Reply::new(&mut out, waiting.protocol), Blocking::Again);
     call.bulk_bytes_max = shift.config.proto_max_bulk_len as usize;
     let result = handler(&mut call, &args);
     let waits = call.wait.is_some();
+    let failed = result.is_err();
     if let Err(error) = result {
         out.clear();
         Reply::new(&mut out, waiting.protocol).error(&error.0);
+        lp.server.count_error(error.code());
+    }
+    if waiting.is_followed && !waits && waiting.info.tracker.lock().is_some() {
+        tracking::note_reads(lp, shift, waiting.info.id, waiting.command.row, &args);
     }
     let effects = txn.commit();
+    if !waits {
+        let ns = lp.ns_since(begun);
+        let Waiting { command, info, .. } = waiting;
+        count(lp, shift, info, command, &args, failed, lp.now_ms(), ns, None);
+    }
+    out.extend(effects.pushes);
     Ok(((!waits).then_some(out), effects.ready))
 }
 
 /// Takes a client out of everything the server knows it in.
 pub fn forget_client(lp: &WorkerLoop, shift: &Shift, client: &mut Client) {
     pubsub::unsubscribe_all(lp, client);
+    tracking::stop(lp, client);
     crate::session::monitor::stop(lp, client);
     transactions::discard(lp, shift, client);
 }
@@ -697,7 +937,10 @@ pub fn make_room(lp: &WorkerLoop, shift: &Shift, now_ms: i64) -> Result<bool, Ob
             break;
         }
     }
-    lp.server.stats.evicted_ns.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    let ns = started.elapsed().as_nanos() as u64;
+    lp.server.stats.evicted_ns.fetch_add(ns, Ordering::Relaxed);
+    let threshold_ms = shift.config.latency_monitor_threshold_ms;
+    lp.server.latency.note("eviction-cycle", ns, threshold_ms, now_ms);
     serve_waiters(lp, shift, ready);
     outcome
 }

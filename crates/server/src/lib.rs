@@ -12,13 +12,16 @@ pub mod config;
 pub mod connection;
 pub mod dispatch;
 pub mod durability;
-mod help;
+mod hot_keys;
+mod latency;
 mod limits;
 mod listener;
 pub mod log;
 mod look_ahead;
 pub mod mailbox;
 pub mod memory;
+mod migrate;
+mod notify;
 mod outbox;
 mod process;
 mod pubsub;
@@ -33,12 +36,14 @@ pub mod stats;
 pub mod table;
 mod ticks;
 mod tls;
+mod tracking;
 pub mod worker;
 
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use mio::{Poll, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -57,6 +62,9 @@ pub const LUAR_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A script needs 2 MB, and another one may run from within it.
 const WORKER_STACK_BYTES: usize = 8 << 20;
+
+/// How soon a signal is thought of again that is not to be followed now.
+const SIGNAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// How many workers a configuration asks for.
 fn workers(config: &Config) -> usize {
@@ -114,6 +122,7 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
         server.acl.load(snapshot.aclfile.as_path(), &snapshot)?;
     }
     start_reclaiming(&server);
+    command::dump::tell_refusals(|text| log_warning!("{text}"));
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let handle = signals.handle();
 
@@ -134,10 +143,24 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
     let pid_file = process::PidFile::write(&snapshot);
     thread::scope(|scope| {
         let shared = &server;
+        let (ask, asked) = mpsc::channel();
         scope.spawn(move || {
             memory::register_thread();
             for signal in signals.forever() {
+                if signal == SIGINT && shared.ending.insist() {
+                    log_warning!("You insist... exiting now.");
+                    shared.shut_down();
+                    continue;
+                }
                 log_notice!("Received signal {signal}, scheduling shutdown...");
+                shared.ending.ask();
+                // The other side is gone when the server ends already.
+                let _ = ask.send(signal);
+            }
+        });
+        scope.spawn(move || {
+            memory::register_thread();
+            while let Ok(signal) = asked.recv() {
                 if end_on_signal(shared, signal) {
                     break;
                 }
@@ -182,11 +205,15 @@ pub fn run(mut loaded: Loaded) -> Result<(), String> {
     })?;
     server.durability.saves.join();
     drop(pid_file);
+    let is_insisted = server.ending.is_insisted();
     if let Some(socket) = socket {
         let _ = std::fs::remove_file(socket);
     }
     log_notice!("Luar is now ready to exit, bye bye...");
-    Ok(())
+    match is_insisted {
+        true => Err("ended at once by a second signal".into()),
+        false => Ok(()),
+    }
 }
 
 /// `always-show-logo`: the moon, and what tools look for beside Redis's logo.
@@ -201,6 +228,16 @@ fn logo(config: &Config) -> String {
 
 /// Ends the server, or says why not: then false.
 fn end_on_signal(server: &Server, signal: i32) -> bool {
+    while server.is_cron_paused.load(Ordering::Relaxed) && server.ending.is_asked() {
+        thread::park_timeout(SIGNAL_PAUSE);
+        if server.is_shutting_down() {
+            break;
+        }
+    }
+    if !server.ending.begin() {
+        // Somebody has thought better of it.
+        return false;
+    }
     if server.is_shutting_down() || server.durability.loading.is_on() {
         server.shut_down();
         return true;
@@ -213,7 +250,10 @@ fn end_on_signal(server: &Server, signal: i32) -> bool {
     let how = ShutdownHow { save: flags.save, nosave: flags.nosave, force: flags.force };
     match server.shut_down_at_rest(None, how) {
         AtRest::Done => true,
-        AtRest::Refused => false,
+        AtRest::Refused => {
+            server.ending.give_up();
+            false
+        }
         // A script that does not end in time is killed.
         AtRest::Busy => {
             server.shut_down();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use engine::KeyName;
 use mio::Waker;
 use parking_lot::Mutex;
 
@@ -21,6 +22,8 @@ pub enum WaitEnd {
     /// As if its time were over.
     Timeout,
     Error,
+    /// What it waits for will not be: there is no append-only file any more.
+    NoAof,
 }
 
 pub enum Mail {
@@ -34,6 +37,8 @@ pub enum Mail {
     WaitEnded(Address, WaitEnd),
     /// CLIENT KILL.
     Kill(Address),
+    /// Serve the clients that wait for these keys.
+    Ready(Vec<KeyName>),
     /// Look again at connections that CLIENT PAUSE held back.
     Resume,
     /// Nothing but a wake-up: the configuration changed, or the server shuts down.
@@ -48,7 +53,7 @@ impl Mail {
             | Mail::Unblocked(to, _)
             | Mail::WaitEnded(to, _)
             | Mail::Kill(to) => Some(to.token),
-            Mail::Accepted(_) | Mail::Resume | Mail::Wake => None,
+            Mail::Accepted(_) | Mail::Ready(_) | Mail::Resume | Mail::Wake => None,
         }
     }
 }

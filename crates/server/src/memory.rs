@@ -64,10 +64,14 @@ pub fn measure_overhead() {
     OVERHEAD.store(resident_bytes().saturating_sub(used_bytes()), Ordering::Relaxed);
 }
 
-/// How much may be allocated so that the process as a whole stays at a limit. At most a sixteenth
-/// is taken off for the overhead, so that a small limit still holds data.
+/// Below this a limit is about data alone: the program takes more than that by itself.
+const SMALL_LIMIT_BYTES: u64 = 16 << 20;
+
+/// How much may be allocated so that the process as a whole stays at a limit. At most a sixteenth is
+/// taken off for the overhead, and less of a small limit, so that it still holds data.
 pub fn allocation_limit(limit_bytes: u64) -> u64 {
-    limit_bytes - OVERHEAD.load(Ordering::Relaxed).min(limit_bytes / 16)
+    let most = (limit_bytes / 16).min(limit_bytes.saturating_sub(SMALL_LIMIT_BYTES) / 8);
+    limit_bytes - OVERHEAD.load(Ordering::Relaxed).min(most)
 }
 
 /// The most `used_bytes` has ever answered.

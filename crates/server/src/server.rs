@@ -1,6 +1,6 @@
 //! What all workers share.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,14 +13,19 @@ use crate::client::ClientInfo;
 use crate::client_memory::ClientMemory;
 use crate::config::ConfigStore;
 use crate::durability::Durability;
+use crate::hot_keys::HotKeys;
+use crate::latency::Latency;
 use crate::listener::Listeners;
 use crate::mailbox::{Address, Mail, Mailbox};
+use crate::migrate::Migrations;
+use crate::notify::Crier;
 use crate::process::Supervisor;
 use crate::pubsub::PubSub;
 use crate::rates::{Rates, Totals};
 use crate::script::Scripts;
 use crate::slowlog::Slowlog;
 use crate::stats::{SharedStats, WorkerStats};
+use crate::tracking::Tracking;
 
 /// Distinct error codes that errorstats keeps; more are counted together.
 const ERROR_CODES_MAX: usize = 128;
@@ -70,6 +75,55 @@ pub struct ShutdownHow {
     pub force: bool,
 }
 
+/// What became of a signal that ends the server.
+#[derive(Default)]
+pub struct Ending(AtomicU8);
+
+impl Ending {
+    const NONE: u8 = 0;
+    const ASKED: u8 = 1;
+    const BEGUN: u8 = 2;
+    const INSISTED: u8 = 3;
+
+    fn step(&self, from: u8, to: u8) -> bool {
+        self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// A signal came.
+    pub fn ask(&self) {
+        self.step(Ending::NONE, Ending::ASKED);
+    }
+
+    /// Nothing was done about it yet, and nothing is to be: false when that is not so.
+    pub fn abort(&self) -> bool {
+        self.step(Ending::ASKED, Ending::NONE)
+    }
+
+    pub fn is_asked(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Ending::ASKED
+    }
+
+    /// False when it was aborted.
+    pub fn begin(&self) -> bool {
+        self.step(Ending::ASKED, Ending::BEGUN)
+    }
+
+    /// The server goes on after all.
+    pub fn give_up(&self) {
+        self.step(Ending::BEGUN, Ending::NONE);
+    }
+
+    /// Another signal came: whatever is done before the end is not to be waited for. False when
+    /// nothing is.
+    pub fn insist(&self) -> bool {
+        self.step(Ending::BEGUN, Ending::INSISTED)
+    }
+
+    pub fn is_insisted(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Ending::INSISTED
+    }
+}
+
 /// What became of a request to end once nothing runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtRest {
@@ -88,19 +142,22 @@ pub struct Server {
     pub acl: Acl,
     pub listeners: Listeners,
     pub supervisor: Supervisor,
-    pub mailboxes: Vec<Mailbox>,
+    pub mailboxes: Arc<[Mailbox]>,
     pub client_memory: ClientMemory,
     pub clients: Mutex<BTreeMap<u64, Arc<ClientInfo>>>,
     pub connected: AtomicUsize,
     pub blocked: AtomicUsize,
     next_client: AtomicU64,
-    pub pubsub: PubSub,
+    pub pubsub: Arc<PubSub>,
+    pub tracking: Arc<Tracking>,
     /// Those that sent MONITOR.
     pub monitors: RwLock<Vec<Arc<ClientInfo>>>,
     pub monitor_count: AtomicUsize,
     pub scripts: Scripts,
     pub slowlog: Slowlog,
-    pub latency: Mutex<HashMap<String, VecDeque<(i64, u32)>>>,
+    pub latency: Latency,
+    pub hot_keys: HotKeys,
+    pub migrations: Migrations,
     errors: Mutex<HashMap<Box<str>, u64>>,
     pub stats: SharedStats,
     pub worker_stats: Vec<Arc<WorkerStats>>,
@@ -110,6 +167,9 @@ pub struct Server {
     pub startup_bytes: AtomicU64,
     pub pause: Pause,
     pub active_expire: AtomicBool,
+    /// DEBUG PAUSE-CRON.
+    pub is_cron_paused: AtomicBool,
+    pub ending: Ending,
     shutdown: AtomicU8,
     pub started: Instant,
     pub started_ms: i64,
@@ -136,9 +196,18 @@ impl Server {
         acl: Acl,
     ) -> Server {
         let workers = mailboxes.len();
+        let mailboxes: Arc<[Mailbox]> = mailboxes.into();
+        let pubsub = Arc::<PubSub>::default();
+        // One more than workers: threads that are not workers share the last gate's id.
+        let engine = Engine::new(workers + 1);
+        let tracking = Arc::new(Tracking::new(mailboxes.clone()));
+        engine.set_herald(Box::new(Crier {
+            pubsub: pubsub.clone(),
+            tracking: tracking.clone(),
+            mailboxes: mailboxes.clone(),
+        }));
         Server {
-            // One more than workers: threads that are not workers share the last gate's id.
-            engine: Engine::new(workers + 1),
+            engine,
             supervisor: Supervisor::find(&config.current()),
             config,
             durability: Durability::new(workers),
@@ -150,12 +219,15 @@ impl Server {
             connected: AtomicUsize::new(0),
             blocked: AtomicUsize::new(0),
             next_client: AtomicU64::new(1),
-            pubsub: PubSub::default(),
+            pubsub,
+            tracking,
             monitors: RwLock::default(),
             monitor_count: AtomicUsize::new(0),
             scripts: Scripts::new(workers),
             slowlog: Slowlog::default(),
-            latency: Mutex::default(),
+            latency: Latency::default(),
+            hot_keys: HotKeys::default(),
+            migrations: Migrations::default(),
             errors: Mutex::default(),
             stats: SharedStats::default(),
             worker_stats: (0..workers).map(|_| Arc::default()).collect(),
@@ -163,6 +235,8 @@ impl Server {
             startup_bytes: AtomicU64::new(0),
             pause: Pause::default(),
             active_expire: AtomicBool::new(true),
+            is_cron_paused: AtomicBool::new(false),
+            ending: Ending::default(),
             shutdown: AtomicU8::new(Shutdown::No as u8),
             started: Instant::now(),
             started_ms: unix_ms(),

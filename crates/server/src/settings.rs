@@ -1,6 +1,6 @@
 //! From the configuration to what the engine obeys.
 
-use engine::{Policy, Settings};
+use engine::{Classes, Policy, Settings};
 
 use crate::config::{Config, MaxmemoryPolicy};
 
@@ -30,6 +30,7 @@ pub fn of(config: &Config) -> Settings {
             zset_max_listpack_value: entries(config.zset_max_listpack_value),
             stream_node_max_bytes: entries(config.stream_node_max_bytes),
             stream_node_max_entries: entries(config.stream_node_max_entries),
+            hll_sparse_max_bytes: entries(config.hll_sparse_max_bytes),
         },
         policy,
         maxmemory_bytes: config.maxmemory_bytes,
@@ -38,5 +39,6 @@ pub fn of(config: &Config) -> Settings {
         lfu_decay_minutes: config.lfu_decay_time_minutes,
         hz: config.hz,
         expire_effort: config.active_expire_effort,
+        events: Classes::of(|letter| config.notify_keyspace_events.contains(letter)),
     }
 }

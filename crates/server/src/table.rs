@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use command::{Command, Error, Handler, Row, flag};
+use command::{Command, Error, Handler, Quick, Row, flag};
 use hashbrown::HashMap;
 
 use crate::request::SessionHandler;
@@ -21,6 +21,8 @@ pub struct Registered {
     pub row: &'static Row,
     /// With the container before a bar: `config|get`.
     pub full_name: &'static str,
+    /// The same in capitals: it is mostly spelled in one of the two ways.
+    capitals: Box<[u8]>,
     /// `None` for containers that only hold subcommands.
     pub run: Option<Run>,
     pub parent: Option<usize>,
@@ -34,6 +36,7 @@ pub struct Registered {
 /// A command of the keyspace whose one key is its first argument, and which scripts may call.
 pub struct InScript {
     pub handler: Handler,
+    pub quick: Option<Quick>,
     /// Arguments with the name counted.
     pub args_min: usize,
     pub args_max: usize,
@@ -42,13 +45,15 @@ pub struct InScript {
 }
 
 impl InScript {
-    fn of(row: &Row, run: Run) -> Option<InScript> {
+    fn of<H>(command: &Command<H>, run: Run) -> Option<InScript> {
         let Run::Keyspace(handler) = run else { return None };
+        let row = &command.row;
         let args_min = usize::from(row.arity.unsigned_abs());
         let takes_one_key = dispatch::only_key_at(row) == Some(1) && args_min > 1;
         let args_max = if row.arity < 0 { usize::MAX } else { args_min };
         (takes_one_key && !row.has(flag::NOSCRIPT)).then_some(InScript {
             handler,
+            quick: command.quick,
             args_min,
             args_max,
             minds: script::minds(row),
@@ -65,8 +70,8 @@ pub struct CommandTable {
     pub exec: usize,
 }
 
-/// Places of `guesses`: few of some 200 names share one.
-const GUESSES: usize = 2048;
+/// Places of `guesses`: few of some 270 names share one.
+const GUESSES: usize = 4096;
 
 /// Longest command name; anything longer is unknown.
 const NAME_BYTES_MAX: usize = 32;
@@ -118,11 +123,12 @@ impl CommandTable {
             id,
             row: &command.row,
             full_name,
+            capitals: full_name.to_ascii_uppercase().into_bytes().into(),
             run: command.handler.map(run),
             parent,
             subcommands: Vec::new(),
             may_be_long: script::may_be_long(full_name),
-            in_script: command.handler.map(run).and_then(|run| InScript::of(&command.row, run)),
+            in_script: command.handler.map(run).and_then(|run| InScript::of(command, run)),
         });
         assert!(
             self.by_name.insert(full_name.as_bytes(), id).is_none(),
@@ -148,7 +154,10 @@ impl CommandTable {
         let guess = usize::from(self.guesses[place(name)]);
         if guess > 0 {
             let guess = &self.all[guess - 1];
-            if guess.full_name.as_bytes().eq_ignore_ascii_case(name) {
+            if *guess.capitals == *name
+                || guess.full_name.as_bytes() == name
+                || guess.full_name.as_bytes().eq_ignore_ascii_case(name)
+            {
                 return Some(guess);
             }
         }
@@ -176,7 +185,10 @@ impl CommandTable {
 
     /// The command these arguments call: subcommands resolved, arity checked.
     pub fn find(&self, args: &[&[u8]]) -> Result<&Registered, Error> {
-        let Some(mut found) = self.by_name(args[0]) else { return Err(unknown_command(args)) };
+        // A subcommand goes by its full name only where commands are spoken of.
+        let named =
+            self.by_name(args[0]).filter(|found| found.full_name.len() == found.row.name.len());
+        let Some(mut found) = named else { return Err(unknown_command(args)) };
         if !found.subcommands.is_empty() && args.len() > 1 {
             let wanted = args[1];
             match self.subcommand(found, wanted) {
@@ -197,12 +209,12 @@ impl CommandTable {
 fn place(name: &[u8]) -> usize {
     let letter = |at: usize| usize::from(name.get(at).map_or(0x20, |byte| byte | 0x20));
     let last = name.len().wrapping_sub(1);
-    (letter(0) * 923
-        + letter(1) * 1037
-        + letter(2) * 1117
-        + letter(name.len() / 2) * 343
-        + letter(last) * 233
-        + name.len() * 1429)
+    (letter(0) * 1379
+        + letter(1) * 123
+        + letter(2) * 2759
+        + letter(name.len() / 2) * 1969
+        + letter(last) * 3675
+        + name.len() * 311)
         & (GUESSES - 1)
 }
 

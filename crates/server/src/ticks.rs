@@ -8,13 +8,16 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+/// One ns in the units of a rate.
+const ONE_NS: u64 = 1 << 32;
 /// How long the rate is measured at the start.
 const FIRST_LOOK: Duration = Duration::from_micros(20);
 
 pub struct Ticker {
     is_counter: bool,
     anchor: (Instant, u64),
-    ns_per_tick: Cell<f64>,
+    /// In units of 2^-32 ns.
+    ns_per_tick: Cell<u64>,
     /// Ticks between two readings with nothing between them.
     cost: u64,
 }
@@ -24,7 +27,7 @@ impl Ticker {
         let mut ticker = Ticker {
             is_counter: is_counter_reliable(),
             anchor: (Instant::now(), 0),
-            ns_per_tick: Cell::new(1.0),
+            ns_per_tick: Cell::new(ONE_NS),
             cost: 0,
         };
         ticker.cost = (0..32).map(|_| ticker.step()).min().unwrap_or(0);
@@ -56,14 +59,16 @@ impl Ticker {
         if self.is_counter {
             let ticks = self.now().saturating_sub(self.anchor.1).max(1);
             let ns = now.saturating_duration_since(self.anchor.0).as_nanos();
-            self.ns_per_tick.set(ns as f64 / ticks as f64);
+            let ns_per_tick = ns * u128::from(ONE_NS) / u128::from(ticks);
+            self.ns_per_tick.set(u64::try_from(ns_per_tick).unwrap_or(u64::MAX));
         }
     }
 
     /// From one reading to a later one, ns; 0 if it is not later.
     #[inline]
     pub fn ns_between(&self, from: u64, to: u64) -> u64 {
-        (to.saturating_sub(from) as f64 * self.ns_per_tick.get()) as u64
+        let ticks = u128::from(to.saturating_sub(from));
+        ((ticks * u128::from(self.ns_per_tick.get())) >> ONE_NS.trailing_zeros()) as u64
     }
 }
 

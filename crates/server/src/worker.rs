@@ -34,6 +34,7 @@ use crate::config::{Config, ConfigView};
 use crate::connection::{Connection, Hold, Stream};
 use crate::listener::LISTENERS_MAX;
 use crate::mailbox::Mail;
+use crate::script::Watch;
 use crate::server::Server;
 use crate::stats::WorkerStats;
 use crate::ticks::Ticker;
@@ -67,7 +68,7 @@ impl Shift {
     }
 }
 
-/// A client that waits for a key.
+/// A client that waits for a key, or for the disk.
 pub struct Blocked {
     pub waiter: Arc<Waiter>,
     pub deadline_ms: Option<i64>,
@@ -100,15 +101,17 @@ impl From<&Event> for Ready {
 struct Clock {
     wall_ms: i64,
     at: Instant,
+    /// The same time, as the watch over scripts tells it.
+    watch_ms: i64,
     /// The ticker's reading; beyond all others when time stands still between two looks.
     ticks: u64,
 }
 
 impl Clock {
-    fn read(at: Instant, ticker: &Ticker) -> Clock {
+    fn read(at: Instant, ticker: &Ticker, watch: &Watch) -> Clock {
         let (wall, stands_still) = clock::read();
         let ticks = if stands_still { u64::MAX } else { ticker.now() };
-        Clock { wall_ms: wall.as_millis() as i64, at, ticks }
+        Clock { wall_ms: wall.as_millis() as i64, at, watch_ms: watch.time_of(at), ticks }
     }
 }
 
@@ -136,6 +139,8 @@ pub struct WorkerLoop {
     postponed_mail: RefCell<Vec<Mail>>,
     /// Connections whose output waits for the append-only file.
     held_back: RefCell<Vec<usize>>,
+    /// Connections blocked in WAITAOF.
+    syncing: RefCell<Vec<usize>>,
     /// What was safe when they were looked at.
     seen_durable: Cell<u64>,
     /// Connections that wait for locks.
@@ -185,6 +190,8 @@ pub struct WorkerLoop {
     pub script_ended: Cell<crate::script::Ended>,
     /// The script that ran last by its SHA1.
     pub recent_script: Cell<Option<crate::script::Recent>>,
+    /// The migration of the command that runs now, to be begun once its client waits for it.
+    pub migration: Cell<Option<crate::migrate::Migration>>,
     /// An empty buffer for the reply of the next script.
     pub script_reply: Cell<Vec<u8>>,
     pub pool: RefCell<Pool>,
@@ -202,6 +209,7 @@ impl WorkerLoop {
         let stats = server.worker_stats[id].clone();
         let now = Instant::now();
         let ticker = Ticker::new();
+        let clock = Clock::read(now, &ticker, &server.scripts.watch);
         Ok(WorkerLoop {
             server,
             id,
@@ -219,6 +227,7 @@ impl WorkerLoop {
             missed: RefCell::default(),
             postponed_mail: RefCell::default(),
             held_back: RefCell::default(),
+            syncing: RefCell::default(),
             seen_durable: Cell::default(),
             stalled: RefCell::default(),
             is_waiting: Cell::new(false),
@@ -233,7 +242,7 @@ impl WorkerLoop {
             nests_until: Cell::new(None),
             is_gate_refused: Cell::new(false),
             is_shard_refused: Cell::new(false),
-            clock: Cell::new(Clock::read(now, &ticker)),
+            clock: Cell::new(clock),
             mark: Cell::new(ticker.now()),
             ticker,
             unsent_bytes: Cell::new(0),
@@ -248,6 +257,7 @@ impl WorkerLoop {
             ran_script: RefCell::default(),
             script_ended: Cell::default(),
             recent_script: Cell::default(),
+            migration: Cell::default(),
             script_reply: Cell::default(),
             pool: RefCell::default(),
             stats,
@@ -277,6 +287,10 @@ impl WorkerLoop {
             self.renew_patience();
             let shift = self.shift.borrow().clone();
             self.ready.borrow_mut().extend(events.iter().map(Ready::from));
+            // What a client is told of keys it has cached, before what it asks next.
+            if !self.server.mailboxes[self.id].is_empty() {
+                self.read_mail(&shift, &mut mails);
+            }
             self.offer_stalled(&shift);
             self.on_ready(&shift);
             self.read_mail(&shift, &mut mails);
@@ -284,6 +298,7 @@ impl WorkerLoop {
             self.do_chores(&shift);
             self.leave_gate();
             self.release_held_back();
+            self.release_synced(&shift);
             self.flush_all(&shift);
             self.look_at_clock();
             self.time_out_blocked(&shift);
@@ -326,7 +341,7 @@ impl WorkerLoop {
     fn look_at_clock(&self) {
         let at = Instant::now();
         self.ticker.adjust(at);
-        self.clock.set(Clock::read(at, &self.ticker));
+        self.clock.set(Clock::read(at, &self.ticker, &self.server.scripts.watch));
     }
 
     /// Ends a command: answers how long it took, ns. The next one begins here.
@@ -349,8 +364,18 @@ impl WorkerLoop {
 
     /// Unix time in ms when the command that runs now began.
     pub fn now_ms(&self) -> i64 {
-        let clock = self.clock.get();
-        clock.wall_ms + (self.ticker.ns_between(clock.ticks, self.mark.get()) / 1_000_000) as i64
+        self.clock.get().wall_ms + self.ms_since_clock()
+    }
+
+    /// The same as the watch over scripts tells time, which nobody sets back.
+    pub fn watch_ms(&self) -> i64 {
+        self.clock.get().watch_ms + self.ms_since_clock()
+    }
+
+    #[inline]
+    fn ms_since_clock(&self) -> i64 {
+        let since = self.clock.get().ticks;
+        (self.ticker.ns_between(since, self.mark.get()) / 1_000_000) as i64
     }
 
     /// Has the next command run under a fresh look at the configuration.
@@ -451,6 +476,9 @@ impl WorkerLoop {
         connection.stream.close(&self.registry);
         if connection.hold == Hold::Stalled {
             self.forget_stalled(token);
+        }
+        if connection.hold == Hold::Paused {
+            self.server.blocked.fetch_sub(1, Ordering::Relaxed);
         }
         self.unblock(shift, token, true);
         dispatch::forget_client(self, shift, &mut connection.client);

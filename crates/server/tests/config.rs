@@ -195,13 +195,13 @@ fn places_are_kept_apart() {
 #[test]
 fn a_distribution_file_loads() {
     let text = include_str!("fixtures/distribution.conf");
-    let options = ["--save", "60 1", "--notify-keyspace-events", "KEA", "--hz", "20"];
+    let options = ["--save", "60 1", "--oom-score-adj", "absolute", "--hz", "20"];
     let warnings = load_file(text, &options).unwrap().warnings;
     let [warning] = &warnings[..] else { panic!("not one line: {warnings:?}") };
     assert!(!warning.contains("save"), "{warning}");
-    assert!(warning.contains("notify-keyspace-events (command line: "), "{warning}");
+    assert!(warning.contains("oom-score-adj (command line: "), "{warning}");
     assert!(!warning.contains("hz"), "{warning}");
-    let again = [&options[..], &["--save", "", "--notify-keyspace-events", ""]].concat();
+    let again = [&options[..], &["--save", "", "--oom-score-adj", "no"]].concat();
     let loaded = load_file(text, &again).unwrap();
     assert_eq!(loaded.config.hash_max_listpack_entries, 512);
     assert_eq!(loaded.config.client_output_buffer_limit.replica.hard_bytes, 256 << 20);
@@ -276,7 +276,7 @@ fn set_changes_all_or_nothing() {
     assert_eq!(store.current().maxmemory_clients, MemoryShare::Percent(5));
     assert_eq!(set(&store, &["save", "10 1 20 2"]).unwrap(), [], "nothing to do at once");
     assert_eq!(store.current().save.0[1], SavePoint { seconds: 20, changes: 2 });
-    let effects = set(&store, &["notify-keyspace-events", "KEA"]).unwrap();
+    let effects = set(&store, &["oom-score-adj", "absolute"]).unwrap();
     assert!(matches!(effects[..], [Effect::Idle(_), ..]), "the caller may refuse it: {effects:?}");
     assert_eq!(set(&store, &["save", ""]).unwrap(), []);
     assert_eq!(store.current().save.0, []);

@@ -5,8 +5,10 @@
 //! `xtask test` and by the integration tests of this crate.
 
 pub mod client;
-pub mod differential;
+pub mod draw;
+pub mod info;
 pub mod pattern;
+pub mod peer;
 pub mod replay;
 pub mod rewrite;
 pub mod run;

@@ -1,9 +1,10 @@
 //! Development tasks: `cargo xtask test`, `cargo xtask talk`, `cargo xtask bench`,
-//! `cargo xtask suite`.
+//! `cargo xtask suite`, `cargo xtask fuzz-peer`.
 //!
 //! Only dispatches; each task is a module. Never part of the server.
 
 mod bench;
+mod fuzz_peer;
 mod suite;
 mod talk;
 mod test;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <task>
   bench  measure beside redis-server (see `cargo xtask bench --help`)
+  fuzz-peer  send random commands here and to a Redis (see `cargo xtask fuzz-peer --help`)
   suite  run the test suite of Valkey (see `cargo xtask suite --help`)
   talk   run talk files (see `cargo xtask talk --help`)
   test   run everything, or some stages (see `cargo xtask test --help`)";
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     };
     let outcome = match task {
         "bench" => bench::main(rest),
+        "fuzz-peer" => fuzz_peer::main(rest),
         "suite" => suite::main(rest),
         "talk" => talk::main(rest),
         "test" => test::main(rest),

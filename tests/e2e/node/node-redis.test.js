@@ -297,6 +297,39 @@ for (const { name, library, RESP } of variants) {
     },
   });
 
+  const sourceOf = (name) => `#!lua name=${name}
+    redis.register_function('${name}_add', function(keys, args)
+      return redis.call('INCRBY', keys[1], args[1])
+    end)
+    redis.register_function{
+      function_name = '${name}_read', flags = {'no-writes'},
+      callback = function(keys) return redis.call('GET', keys[1]) end,
+    }`;
+
+  check('functions', 1, async (prefix, client) => {
+    const library = prefix.replaceAll(/[^a-z0-9]/g, '_');
+    const [add, read] = [`${library}_add`, `${library}_read`];
+    assert.equal(await client.functionLoad(sourceOf(library)), library);
+    await assert.rejects(client.functionLoad(sourceOf(library)), /already exists/);
+    assert.equal(await client.functionLoad(sourceOf(library), { REPLACE: true }), library);
+    assert.equal(await client.fCall(add, { keys: [prefix], arguments: ['40'] }), 40);
+    assert.equal(await client.fCall(add, { keys: [prefix], arguments: ['2'] }), 42);
+    assert.equal(await client.fCallRo(read, { keys: [prefix], arguments: [] }), '42');
+    await assert.rejects(client.fCallRo(add, { keys: [prefix], arguments: ['1'] }), /write flag/);
+    await assert.rejects(client.fCall(add, { keys: [prefix], arguments: ['x'] }), /not an integer/);
+    const [listed] = await client.functionList({ LIBRARYNAME: library });
+    assert.equal(listed.library_name, library);
+    assert.deepEqual(listed.functions.map((one) => one.name).sort(), [add, read]);
+    const stats = await client.functionStats();
+    assert.ok(stats.engines.LUA.libraries_count >= 1);
+    const saved = await client.withTypeMapping({ [RESP_TYPES.BLOB_STRING]: Buffer }).functionDump();
+    assert.equal(await client.functionDelete(library), 'OK');
+    await assert.rejects(client.fCall(add, { keys: [prefix], arguments: ['1'] }), /Function not found/);
+    assert.equal(await client.functionRestore(saved, { mode: 'REPLACE' }), 'OK');
+    assert.equal(await client.fCall(add, { keys: [prefix], arguments: ['1'] }), 43);
+    assert.equal(await client.functionDelete(library), 'OK');
+  });
+
   check('RESP3 types from a script', 1, async (_, client) => {
     const ask = (body) => client.eval(`redis.setresp(3); ${body}`);
     if (RESP === 3) {
@@ -365,6 +398,28 @@ for (const { name, library, RESP } of variants) {
     assert.ok((await client.dbSize()) >= 0);
     assert.ok(Array.isArray(await client.sendCommand(['SLOWLOG', 'GET'])));
   });
+
+  if (RESP === 3) {
+    test(`${name}: a cache on this side`, () =>
+      withClients(1, async (writer) => {
+        const cache = new library.BasicClientSideCache({ ttl: 0, maxEntries: 0, evictPolicy: 'LRU' });
+        const key = uniquePrefix('cache');
+        await writer.set(key, 'old');
+        await withClients(
+          1,
+          async (reader) => {
+            assert.equal(await reader.get(key), 'old');
+            assert.equal(await reader.get(key), 'old');
+            assert.equal(cache.stats().hitCount, 1);
+            await writer.set(key, 'new');
+            await until(async () => (await reader.get(key)) === 'new', 'the new value');
+            await writer.eval("redis.call('DEL', KEYS[1])", { keys: [key] });
+            await until(async () => (await reader.get(key)) === null, 'the key is gone');
+          },
+          { clientSideCache: cache },
+        );
+      }));
+  }
 
   test(`${name}: a pool serves many at once`, async () => {
     const pool = await createClientPool({ url: serverUrl, RESP }, { minimum: 2, maximum: 10 }).connect();

@@ -184,6 +184,27 @@ impl Block {
         fields: impl ExactSizeIterator<Item = Pair<'p>> + Clone,
     ) {
         let same = self.has_fields(fields.clone());
+        self.put(base, id, same, fields);
+    }
+
+    /// Adds an entry with the fields of the block, behind the others. There are as many values.
+    pub fn push_same<'p>(
+        &mut self,
+        base: Id,
+        id: Id,
+        values: impl ExactSizeIterator<Item = &'p [u8]> + Clone,
+    ) {
+        self.put(base, id, true, values.map(|value| (&b""[..], value)));
+    }
+
+    /// Adds an entry; with the fields of the block, those given do not matter.
+    fn put<'p>(
+        &mut self,
+        base: Id,
+        id: Id,
+        same: bool,
+        fields: impl ExactSizeIterator<Item = Pair<'p>> + Clone,
+    ) {
         let names = |field: &[u8]| if same { 0 } else { text_bytes(field) };
         let room: usize =
             fields.clone().map(|(field, value)| names(field) + text_bytes(value)).sum();

@@ -4,7 +4,7 @@
 //! of its own. Both are ordered by id. The numbers of consumers that are gone are used again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeBounds;
+use std::ops::{Bound, RangeBounds};
 
 use crate::stream::Id;
 
@@ -43,11 +43,28 @@ impl Consumer {
 }
 
 /// What a consumer was, beside what is pending with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConsumerState {
+#[derive(Clone, Copy, Debug)]
+struct ConsumerState {
     number: u32,
-    pub seen_ms: i64,
-    pub active_ms: Option<i64>,
+    seen_ms: i64,
+    active_ms: Option<i64>,
+}
+
+/// A consumer that was removed, and what was pending with it.
+#[derive(Debug)]
+pub struct RemovedConsumer {
+    state: ConsumerState,
+    pending: Vec<(Id, Pending)>,
+}
+
+impl RemovedConsumer {
+    pub fn pending_count(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<RemovedConsumer>() + self.pending.capacity() * size_of::<(Id, Pending)>()
+    }
 }
 
 /// A consumer group.
@@ -76,6 +93,13 @@ impl Group {
     /// Consumers in the order of their names.
     pub fn consumers(&self) -> impl ExactSizeIterator<Item = &Consumer> {
         self.numbers.values().map(|&number| self.numbered(number))
+    }
+
+    /// The first consumer whose name is behind this one, or the first of all.
+    pub fn consumer_behind(&self, name: Option<&[u8]>) -> Option<&Consumer> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut behind = self.numbers.range::<[u8], _>((from, Bound::Unbounded));
+        behind.next().map(|(_, &number)| self.numbered(number))
     }
 
     fn numbered(&self, number: u32) -> &Consumer {
@@ -138,14 +162,22 @@ impl Group {
         self.numbers.insert(name.into(), number);
     }
 
-    /// Removes a consumer and what is pending with it; answers how much that was.
-    pub fn remove_consumer(&mut self, name: &[u8]) -> Option<usize> {
+    /// Removes a consumer and what is pending with it.
+    pub fn remove_consumer(&mut self, name: &[u8]) -> Option<RemovedConsumer> {
         let number = self.numbers.remove(name)?;
         let gone = self.consumers[number as usize].take().expect("what is named is there");
-        for id in &gone.pending {
-            self.pending.remove(id);
-        }
-        Some(gone.pending.len())
+        let pending = gone.pending.iter().filter_map(|id| self.pending.remove_entry(id)).collect();
+        let Consumer { seen_ms, active_ms, .. } = gone;
+        Some(RemovedConsumer { state: ConsumerState { number, seen_ms, active_ms }, pending })
+    }
+
+    /// Puts a consumer back that was removed last.
+    pub fn restore_consumer(&mut self, name: &[u8], removed: RemovedConsumer) {
+        let number = removed.state.number;
+        self.put_consumer(name, removed.state);
+        let owner = self.consumers[number as usize].as_mut().expect("just put there");
+        owner.pending.extend(removed.pending.iter().map(|(id, _)| *id));
+        self.pending.extend(removed.pending);
     }
 
     /// Makes an entry pending with a consumer, which must be there, whoever had it before.
@@ -176,36 +208,7 @@ impl Group {
         true
     }
 
-    /// What a consumer is now, to be given to `restore_consumers`.
-    pub fn consumer_state(&self, name: &[u8]) -> Option<ConsumerState> {
-        let number = *self.numbers.get(name)?;
-        let Consumer { seen_ms, active_ms, .. } = *self.numbered(number);
-        Some(ConsumerState { number, seen_ms, active_ms })
-    }
-
-    /// Makes these consumers what they were. What is pending with those that come or go must all
-    /// be restored afterwards, with `restore_pending`.
-    pub fn restore_consumers(&mut self, were: &[(&[u8], Option<ConsumerState>)]) {
-        for (name, was) in were {
-            if let Some(&number) = self.numbers.get(*name)
-                && was.is_none_or(|was| was.number != number)
-            {
-                self.numbers.remove(*name);
-                self.consumers[number as usize] = None;
-            }
-        }
-        for (name, was) in were {
-            match (self.consumer_mut(name), was) {
-                (Some(consumer), Some(was)) => {
-                    (consumer.seen_ms, consumer.active_ms) = (was.seen_ms, was.active_ms);
-                }
-                (None, Some(was)) => self.put_consumer(name, *was),
-                (_, None) => {}
-            }
-        }
-    }
-
-    /// Makes an entry pending as it was, or not.
+    /// Makes an entry pending as it was, or not. Consumers are those of then.
     pub fn restore_pending(&mut self, id: Id, was: Option<Pending>) {
         self.remove_pending(id);
         if let Some(was) = was {

@@ -7,6 +7,7 @@
 mod block;
 mod group;
 mod id;
+mod references;
 mod trim;
 
 use std::collections::BTreeMap;
@@ -14,14 +15,17 @@ use std::collections::btree_map;
 use std::ops::{Bound, RangeInclusive};
 
 pub use block::{Block, Entry, Fields, Pair, pack, unpack};
-pub use group::{Consumer, ConsumerState, Group, Pending};
+pub use group::{Consumer, Group, Pending, RemovedConsumer};
 pub use id::{Id, Seq, Text, Written};
+pub use references::{References, Taken};
 pub use trim::{Step, Strategy, Trim};
 
 use crate::{Encoding, Limits};
 
 /// No block grows beyond this, whatever the configuration says; a single entry may.
 const BLOCK_BYTES_MAX: usize = 1 << 20;
+/// Counts do not go beyond what a command takes.
+pub const COUNT_MAX: u64 = i64::MAX as u64;
 /// Longest entry, bytes of fields and values; that of Redis.
 pub const ENTRY_BYTES_MAX: usize = 1 << 30;
 
@@ -48,6 +52,11 @@ pub struct Head {
     pub max_deleted_id: Id,
     /// Entries that were ever added.
     pub entries_added: u64,
+}
+
+/// One more, as far as commands can say it.
+fn counted(count: u64) -> u64 {
+    count.saturating_add(1).min(COUNT_MAX)
 }
 
 impl Default for Stream {
@@ -133,12 +142,6 @@ impl Stream {
         self.iter().next_back().map_or(Id::MIN, |entry| entry.id)
     }
 
-    /// The id that an entry added now gets by itself; none behind the last.
-    pub fn next_id(&self, now_ms: u64) -> Option<Id> {
-        let last = self.last_id();
-        if now_ms > last.ms { Some(Id::new(now_ms, 0)) } else { last.next() }
-    }
-
     /// Adds an entry, whose id must be larger than the last.
     pub fn add<'p>(
         &mut self,
@@ -184,8 +187,21 @@ impl Stream {
             }
         }
         body.len += 1;
-        body.head.entries_added += 1;
+        body.head.entries_added = counted(body.head.entries_added);
         body.head.last_id = id;
+    }
+
+    /// Adds a block whose base is larger than the last id; one without entries is dropped.
+    pub fn add_block(&mut self, base: Id, mut block: Block) {
+        let Some(last) = block.iter(base).next_back().map(|entry| entry.id) else { return };
+        let body = &mut *self.0;
+        debug_assert!(base > body.head.last_id || body.head.last_id == Id::MIN);
+        block.fit();
+        body.block_bytes += block.memory_bytes();
+        body.len += block.live() as u64;
+        body.head.entries_added += block.live() as u64;
+        body.head.last_id = last;
+        body.blocks.insert(base, block);
     }
 
     /// The block that has the entry if there is one.
@@ -393,10 +409,11 @@ impl Stream {
         Some((entries_added as i64).wrapping_sub(read as i64))
     }
 
-    /// How many entries a group has read once it has read this one.
-    pub fn read_by(&self, group: &Group, id: Id) -> Option<u64> {
-        match group.entries_read {
-            Some(read) if !self.has_gaps_behind(group.last_id) => Some(read.saturating_add(1)),
+    /// How many entries a group has read once it has read this one, when it stood at `last_id`
+    /// before and had read so many.
+    pub fn read_by(&self, last_id: Id, read: Option<u64>, id: Id) -> Option<u64> {
+        match read {
+            Some(read) if !self.has_gaps_behind(last_id) => Some(counted(read)),
             known if self.0.head.entries_added == 0 => known,
             _ => self.added_up_to(id),
         }

@@ -51,6 +51,7 @@ mod common {
 }
 
 mod hash;
+mod json;
 mod list;
 mod listpack;
 mod set;

@@ -1,7 +1,6 @@
 //! Changes that take more than one word to log.
 
-use data::stream::{Id, pack};
-use data::{End, Stream};
+use data::End;
 
 use crate::change::Change;
 use crate::door::Expiry;
@@ -15,7 +14,8 @@ impl Txn<'_> {
     pub(super) fn changed_to(&mut self, hash: u64, key: &[u8], value: i64) {
         if self.logs() {
             let digits = data::number::format_i64(value);
-            self.log(key, Change::Set { value: digits.as_bytes(), expiry: Expiry::Keep });
+            let change = Change::Set { value: digits.as_bytes(), expiry: Expiry::Keep };
+            self.log_and_note(key, change);
         }
         self.announce(hash, key);
     }
@@ -48,30 +48,28 @@ impl Txn<'_> {
             ValueRef::Hash(hash) => {
                 hash.iter()
                     .for_each(|(field, value)| self.log(key, Change::SetField { field, value }));
+                if hash.has_times() {
+                    for (field, _) in hash.iter() {
+                        if let at_ms @ Some(_) = hash.time_ms(field) {
+                            self.log(key, Change::ExpireField { field, at_ms });
+                        }
+                    }
+                }
             }
             ValueRef::Zset(zset) => {
                 zset.iter()
                     .for_each(|(member, score)| self.log(key, Change::SetScore { member, score }));
             }
-            ValueRef::Stream(stream) => self.log_stream(key, stream),
+            ValueRef::Stream(_) => unreachable!("`put_stream` stores them"),
+            ValueRef::Json(json) => {
+                let mut text = Vec::new();
+                json.root().write(&mut text);
+                self.log(key, Change::JsonSet { path: b"$", json: &text });
+            }
         }
         if expire.is_some() {
             self.log(key, Change::Expire { at_ms: expire });
         }
-    }
-
-    /// Logs a whole stream. One without entries once had one: that makes the key.
-    fn log_stream(&mut self, key: &[u8], stream: &Stream) {
-        for entry in stream.iter() {
-            self.log(key, Change::AddEntry { id: entry.id, fields: &pack(entry.fields) });
-        }
-        if stream.is_empty() {
-            let id = stream.last_id().max(Id::new(0, 1));
-            let fields = [(&b"-"[..], &b"-"[..])];
-            self.log(key, Change::AddEntry { id, fields: &pack(fields.into_iter()) });
-            self.log(key, Change::TrimEntries { first: None });
-        }
-        self.log(key, Change::SetHead { head: stream.head() });
     }
 
     /// Logs that a value goes to another key or database; before it arrives there.

@@ -1,27 +1,33 @@
 //! The one door: every change of a key passes here.
 //!
 //! Behind it, and nowhere else, stand lazy expiry, the index of keys with an expiry, WATCH,
-//! waking blocked clients, the dirty counter, undo, snapshots and the change log; client tracking will
-//! stand here too. A handler that forgets one of them cannot exist.
+//! waking blocked clients, the dirty counter, undo, snapshots, the change log and the notices for
+//! those who listen. A handler that forgets one of them cannot exist.
 
 mod hash;
+mod hyperloglog;
+mod json;
 mod list;
 mod logged;
 mod set;
 mod stream;
+mod stream_group;
 mod text;
 mod zset;
 
 use std::marker::PhantomData;
 use std::ops::Deref;
 
-use data::{Encoding, Hash, Limits, List, Set, Zset};
+use data::{Encoding, Hash, Limits, List, Set, Stream, Zset};
 
 use crate::change::Change;
 use crate::engine::Engine;
 use crate::entry::{Collection, Entry, EntryRef, Str, Value, ValueRef};
+use crate::notice::{Cause, Event};
 use crate::txn::{Kind, Txn, WrongType};
 use crate::undo::{Edits, Log, Small};
+
+pub use hyperloglog::NotObserved;
 
 /// Elements between two looks whether the script that changes them is to end.
 const LOOKS_EVERY: usize = 4096;
@@ -47,7 +53,7 @@ impl<'e> Txn<'e> {
     /// Notes a change of a key.
     #[inline(always)]
     fn changed(&mut self, hash: u64, key: &[u8], change: Change<'_>) {
-        self.log(key, change);
+        self.log_and_note(key, change);
         self.announce(hash, key);
     }
 
@@ -56,12 +62,33 @@ impl<'e> Txn<'e> {
     fn announce(&mut self, hash: u64, key: &[u8]) {
         self.effects.dirty += 1;
         if self.shard(Engine::shard_of(hash)).is_observed {
-            self.changed_in_sight(hash, key);
+            self.changed_in_sight(hash, key, true);
+        }
+    }
+
+    /// The same for a change that nobody can be waiting for.
+    fn announce_quietly(&mut self, hash: u64, key: &[u8]) {
+        self.effects.dirty += 1;
+        if self.shard(Engine::shard_of(hash)).is_observed {
+            self.changed_in_sight(hash, key, false);
+        }
+    }
+
+    /// The same for a key whose time was over. That it is removed now changes nothing for those who
+    /// watch it: EXEC finds out by itself whether its time had come when it was watched.
+    fn announce_expired(&mut self, hash: u64, key: &[u8]) {
+        self.effects.dirty += 1;
+        let shard = self.shard(Engine::shard_of(hash));
+        if shard.is_observed && !shard.waiters.is_empty() {
+            let name = (self.db, Box::from(key));
+            if shard.waiters.contains_key(&name) && !self.effects.ready.contains(&name) {
+                self.effects.ready.push(name);
+            }
         }
     }
 
     #[cold]
-    fn changed_in_sight(&mut self, hash: u64, key: &[u8]) {
+    fn changed_in_sight(&mut self, hash: u64, key: &[u8], may_wake: bool) {
         let (db, recording) = (self.db, self.is_recording());
         let shard = self.shard_mut(Engine::shard_of(hash));
         if shard.watches.is_empty() && shard.waiters.is_empty() {
@@ -69,7 +96,7 @@ impl<'e> Txn<'e> {
             return;
         }
         let name = (db, Box::from(key));
-        let wakes = shard.waiters.contains_key(&name);
+        let wakes = may_wake && shard.waiters.contains_key(&name);
         if let Some(watches) = shard.watches.get(&name) {
             if recording {
                 self.mark_at_commit([name.clone()]);
@@ -93,9 +120,10 @@ impl<'e> Txn<'e> {
             .and_then(|db| db.find(hash, key))
             .is_some_and(|entry| entry.is_expired(now_ms));
         if due && let Some(entry) = shard.db_mut(db).remove(hasher, hash, key) {
-            self.preserve(&entry);
             self.worker.stats.expired_keys.add(1);
-            self.changed(hash, key, Change::Remove);
+            self.note_expired_once(key);
+            self.log(key, Change::Remove);
+            self.announce_expired(hash, key);
             self.release(hash, key, Some(entry));
         }
         due
@@ -127,17 +155,34 @@ impl<'e> Txn<'e> {
         replaced
     }
 
-    /// Puts an entry under its key and takes out what was there. Nothing is recorded.
+    /// Puts an entry under its key and takes out what was there, which `release` is to have. Nothing
+    /// is recorded.
     pub(crate) fn put_in(&mut self, hash: u64, entry: Entry) -> Option<Entry> {
-        let engine = self.engine;
-        let db = self.db;
         if entry.access() == 0 {
             entry.set_access(self.fresh_clock());
         }
         entry.set_epoch(self.epoch.bit());
+        let (db, at) = (self.db, entry.address());
+        let old = self.put_back(hash, entry);
+        if old.is_none() && self.logs() {
+            // SAFETY: just put in; a note moves no entry of a table.
+            self.note_in(db, unsafe { at.entry() }.key(), Event::NEW, Cause::Client);
+        }
+        old
+    }
+
+    /// The same of an entry that is what it was when it was taken out.
+    pub(crate) fn put_back(&mut self, hash: u64, entry: Entry) -> Option<Entry> {
+        let engine = self.engine;
+        let db = self.db;
         let has_expiry = entry.expire_at_ms().is_some();
         let address = entry.address();
+        let has_times = entry.has_field_times();
+        if has_times {
+            engine.note_field_times();
+        }
         let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
+        tables.field_times.is_due |= has_times;
         let old = match tables.find_mut(hash, entry.key()) {
             Some(slot) => Some(std::mem::replace(slot, entry)),
             None => {
@@ -153,9 +198,6 @@ impl<'e> Txn<'e> {
         if has_expiry {
             tables.note_expiry(&engine.hasher, hash, address);
         }
-        if let Some(old) = &old {
-            self.preserve(old);
-        }
         old
     }
 
@@ -165,14 +207,15 @@ impl<'e> Txn<'e> {
         let expire = match expiry {
             Expiry::At(when) => Some(when),
             Expiry::Clear => None,
-            Expiry::Keep => match self.meet(hash, key) {
-                Some(entry) => entry.expire_at_ms(),
-                None => None,
+            // It may be too long to be saved for a snapshot in passing, which need not be.
+            Expiry::Keep => match self.remove_if_expired(key) {
+                true => None,
+                false => self.find(hash, key).and_then(Entry::expire_at_ms),
             },
         };
         let mut in_place = false;
         if let Some(mut at) =
-            self.find(hash, key).inspect(|entry| self.preserve(entry)).map(Entry::address)
+            self.find(hash, key).filter(|entry| self.preserve_short(entry)).map(Entry::address)
             && (!self.is_recording() || self.note_overwritten(hash, at))
         {
             // SAFETY: found above, and a note moves no entry of a table.
@@ -192,27 +235,69 @@ impl<'e> Txn<'e> {
 
     /// Stores a whole value, replacing what is there. O(1) beside freeing the old value.
     pub fn put(&mut self, key: &[u8], value: impl Into<Value>, expire_at_ms: Option<i64>) {
+        self.put_logged(key, value.into(), expire_at_ms, Txn::log_value);
+    }
+
+    /// The same for a stream, which no elements say whole: its dump says it, if one is needed.
+    pub fn put_stream(
+        &mut self,
+        key: &[u8],
+        stream: Stream,
+        expire_at_ms: Option<i64>,
+        dump: impl FnOnce(&Stream) -> Vec<u8>,
+    ) {
+        let value = Value::Collection(stream.wrap());
+        self.put_logged(key, value, expire_at_ms, |txn, entry, _| {
+            let stream = entry.collection().and_then(Stream::of).expect("just put in");
+            txn.log_now(key, &Change::Restore { payload: &dump(stream) });
+            if expire_at_ms.is_some() {
+                txn.log_now(key, &Change::Expire { at_ms: expire_at_ms });
+            }
+        });
+    }
+
+    fn put_logged(
+        &mut self,
+        key: &[u8],
+        value: Value,
+        expire_at_ms: Option<i64>,
+        log: impl FnOnce(&mut Self, &Entry, bool),
+    ) {
         let hash = self.hash(key);
-        let entry = Entry::value(key, value.into(), expire_at_ms);
+        let entry = Entry::value(key, value, expire_at_ms);
         let at = entry.address();
         let replaced = self.place(hash, entry);
         if self.logs() {
             // SAFETY: just put in, and logging moves no entry of a table.
-            self.log_value(unsafe { at.entry() }, replaced);
+            let entry = unsafe { at.entry() };
+            self.note_put(key, entry.value_type());
+            log(self, entry, replaced);
         }
         self.announce(hash, key);
     }
 
     /// Removes a key. Large values are freed on another thread.
     pub fn remove(&mut self, key: &[u8]) -> bool {
+        self.remove_as(key, Event::DEL, Cause::Client)
+    }
+
+    /// Removes a key because memory is short.
+    pub(crate) fn evict(&mut self, key: &[u8]) {
+        self.remove_as(key, Event::EVICTED, Cause::Server);
+    }
+
+    fn remove_as(&mut self, key: &[u8], event: Event, cause: Cause) -> bool {
         let hash = self.hash(key);
         let Some(entry) = self.unlink(hash, key) else { return false };
-        self.log(key, Change::Remove);
+        if self.logs() {
+            self.note_in(self.db, key, event, cause);
+            self.log_now(key, &Change::Remove);
+        }
         self.release(hash, key, Some(entry));
         true
     }
 
-    /// Takes out the live entry of a key; nothing is recorded or logged.
+    /// Takes out the live entry of a key; nothing is saved, recorded or logged.
     fn unlink(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
         if self.remove_if_expired(key) {
             return None;
@@ -220,7 +305,6 @@ impl<'e> Txn<'e> {
         let (db, engine) = (self.db, self.engine);
         let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
         let entry = tables.remove(&engine.hasher, hash, key)?;
-        self.preserve(&entry);
         self.announce(hash, key);
         Some(entry)
     }
@@ -308,7 +392,9 @@ impl<'e> Txn<'e> {
     /// MOVE). False when there is no key. The plan must cover both keys, which must differ.
     pub fn relocate(&mut self, key: &[u8], to: &[u8], to_db: u32) -> bool {
         let hash = self.hash(key);
+        let home = self.db;
         let Some(entry) = self.unlink(hash, key) else { return false };
+        self.preserve(&entry);
         let entry = if key == to { entry } else { entry.renamed(to) };
         if self.logs() {
             self.log_move(key, to, to_db);
@@ -319,7 +405,6 @@ impl<'e> Txn<'e> {
             let (engine, to_hash) = (self.engine, self.engine.hash(to));
             let tables = self.shard_mut(Engine::shard_of(to_hash)).db_mut(to_db);
             if let Some(old) = tables.remove(&engine.hasher, to_hash, to) {
-                self.preserve(&old);
                 self.release(to_hash, to, Some(old));
             }
             self.note_relocated((home, key), (to_db, to));
@@ -328,6 +413,14 @@ impl<'e> Txn<'e> {
             self.db = home;
         } else {
             self.arrive(entry, to, to_db);
+        }
+        if self.logs() {
+            let (gone, come) = match home == to_db {
+                true => ("rename_from", "rename_to"),
+                false => ("move_from", "move_to"),
+            };
+            self.note_in(home, key, Event::generic(gone), Cause::Client);
+            self.note_in(to_db, to, Event::generic(come), Cause::Client);
         }
         true
     }
@@ -347,13 +440,17 @@ impl<'e> Txn<'e> {
         let Some(entry) = copy else { return false };
         self.log(key, Change::Copy { to, to_db });
         self.arrive(entry, to, to_db);
+        self.note_in(to_db, to, Event::generic("copy_to"), Cause::Client);
         true
     }
 
     fn arrive(&mut self, entry: Entry, to: &[u8], to_db: u32) {
         let home = std::mem::replace(&mut self.db, to_db);
         let hash = self.engine.hash(to);
-        self.place(hash, entry);
+        if self.place(hash, entry) {
+            // What was there went first.
+            self.note_in(to_db, to, Event::NEW, Cause::Client);
+        }
         self.announce(hash, to);
         self.db = home;
     }
@@ -411,12 +508,13 @@ fn copied_while(
         ..*limits
     };
     let (len, encoding) = match collection {
+        Collection::Hash(hash) if hash.has_times() => return Some(collection.clone()),
         Collection::List(list) => (list.len(), list.encoding()),
         Collection::Set(set) => (set.len(), set.encoding()),
         Collection::Hash(hash) => (hash.len(), hash.encoding()),
         Collection::Zset(zset) => (zset.len(), zset.encoding()),
-        // Its blocks are copied in one go.
-        Collection::Stream(_) => return Some(collection.clone()),
+        // Their blocks and nodes are copied in one go.
+        Collection::Stream(_) | Collection::Json(_) => return Some(collection.clone()),
     };
     if len < ELEMENTS_MIN || matches!(encoding, Encoding::Listpack | Encoding::Intset) {
         return Some(collection.clone());
@@ -461,7 +559,7 @@ fn copied_while(
                 })
                 .then_some(Collection::Zset(copy))
         }
-        Collection::Stream(_) => unreachable!("copied above"),
+        Collection::Stream(_) | Collection::Json(_) => unreachable!("copied above"),
     }
 }
 
@@ -473,6 +571,8 @@ pub struct Mut<'t, 'e, T: Kind> {
     hash: u64,
     at: EntryRef,
     changed: bool,
+    /// Changed in a way that nobody waits for.
+    changed_quietly: bool,
     edits: Edits,
     kind: PhantomData<T>,
 }
@@ -480,7 +580,7 @@ pub struct Mut<'t, 'e, T: Kind> {
 impl<'t, 'e, T: Kind> Mut<'t, 'e, T> {
     fn new(txn: &'t mut Txn<'e>, hash: u64, at: EntryRef) -> Mut<'t, 'e, T> {
         let edits = if txn.is_recording() { Edits::Unknown } else { Edits::Off };
-        Mut { txn, hash, at, changed: false, edits, kind: PhantomData }
+        Mut { txn, hash, at, changed: false, changed_quietly: false, edits, kind: PhantomData }
     }
 
     /// To be called before every change: where its inverse is to be noted, with the collection
@@ -524,6 +624,23 @@ impl<'t, 'e, T: Kind> Mut<'t, 'e, T> {
         self.txn.may_break_off()
     }
 
+    /// As [`Txn::heard`].
+    pub fn heard(&self) -> usize {
+        self.txn.heard()
+    }
+
+    /// As [`Txn::tell`], of its key.
+    pub fn tell(&mut self, event: Event) {
+        let at = self.at;
+        // SAFETY: as in `value`; only read here.
+        self.txn.tell(unsafe { at.entry() }.key(), event);
+    }
+
+    /// As [`Txn::tell_as`].
+    pub fn tell_as(&mut self, event: Event) {
+        self.txn.tell_as(event);
+    }
+
     fn limits(&self) -> &'e Limits {
         self.txn.limits()
     }
@@ -531,12 +648,32 @@ impl<'t, 'e, T: Kind> Mut<'t, 'e, T> {
     /// To be called behind every change, with what it was.
     #[inline]
     fn did(&mut self, change: Change<'_>) {
-        self.changed = true;
+        let again = std::mem::replace(&mut self.changed, true);
+        self.log_change(change, again);
+    }
+
+    /// The same behind a change that nobody can be waiting for.
+    fn did_quietly(&mut self, change: Change<'_>) {
+        self.changed_quietly = true;
+        self.log_change(change, false);
+    }
+
+    #[inline]
+    fn log_change(&mut self, change: Change<'_>, again: bool) {
         if self.txn.logs() {
             let at = self.at;
             // SAFETY: as in `value`; only read here.
-            self.txn.log(unsafe { at.entry() }.key(), change);
+            let key = unsafe { at.entry() }.key();
+            self.txn.note_edit(key, &change, again);
+            self.txn.log_now(key, &change);
         }
+    }
+
+    /// Logs what follows from the change before; nobody is told.
+    fn log_only(&mut self, change: Change<'_>) {
+        let at = self.at;
+        // SAFETY: as in `value`; only read here.
+        self.txn.log(unsafe { at.entry() }.key(), change);
     }
 
     /// To be called behind the change that brought the first element. A collection that was
@@ -575,7 +712,7 @@ impl<T: Kind> Deref for Mut<'_, '_, T> {
 impl<T: Kind> Drop for Mut<'_, '_, T> {
     fn drop(&mut self) {
         let empty = T::is_empty(&**self);
-        if !empty && !self.changed {
+        if !empty && !self.changed && !self.changed_quietly {
             return;
         }
         let at = self.at;
@@ -583,6 +720,8 @@ impl<T: Kind> Drop for Mut<'_, '_, T> {
         let entry = unsafe { at.entry() };
         if self.changed {
             self.txn.announce(self.hash, entry.key());
+        } else if self.changed_quietly {
+            self.txn.announce_quietly(self.hash, entry.key());
         }
         if empty {
             let (db, hasher) = (self.txn.db, &self.txn.engine.hasher);
@@ -590,6 +729,10 @@ impl<T: Kind> Drop for Mut<'_, '_, T> {
             let gone = shard.db_mut(db).remove(hasher, self.hash, entry.key());
             // A key of its own: what is released may be freed.
             let key = Small::from_slice(entry.key());
+            match self.changed {
+                true => self.txn.note_in(db, &key, Event::DEL, Cause::Client),
+                false => self.txn.forget_new(db, &key),
+            }
             self.txn.release(self.hash, &key, gone);
         }
     }

@@ -1,10 +1,11 @@
 //! Changes of the entries of a stream.
 
 use data::Stream;
-use data::stream::{Head, Id, Pair, Step, Trim, pack};
+use data::stream::{Head, Id, Pair, References, Step, Strategy, Taken, Trim, pack};
 
 use crate::change::Change;
 use crate::door::Mut;
+use crate::notice::Event;
 use crate::undo::{Delta, Small};
 
 /// What the notes of a stream's head are known by; those of blocks by the ids of these.
@@ -59,6 +60,27 @@ impl Mut<'_, '_, Stream> {
             self.did(Change::TrimEntries { first });
         }
         gone as u64
+    }
+
+    /// The same, with an eye on what consumer groups refer to. An entry that goes while one before
+    /// it stays is remembered as deleted.
+    pub fn trim_referenced(&mut self, trim: &Trim, references: References) -> u64 {
+        if references == References::Keep {
+            return self.trim(trim);
+        }
+        let Taken { first, others } = trim.taken(self, references);
+        if references == References::Drop {
+            first.iter().for_each(|id| self.acknowledge_everywhere(*id));
+        }
+        let mut gone = 0;
+        if !first.is_empty() {
+            let strategy = Strategy::MaxLen((self.len() - first.len()) as u64);
+            gone += self.trim(&Trim { strategy, approximate: false, limit: None });
+        }
+        if !others.is_empty() {
+            self.tell_as(Event::stream("xtrim"));
+        }
+        gone + others.into_iter().filter(|id| self.delete(*id)).count() as u64
     }
 
     pub fn set_head(&mut self, head: Head) {

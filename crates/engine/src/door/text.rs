@@ -52,25 +52,37 @@ impl Txn<'_> {
             return Ok(len);
         };
         let ValueRef::Str(_) = entry.get() else { return Err(WrongType) };
-        let expires = entry.expire_at_ms().is_some();
         let before = entry.address();
         if self.is_recording() {
             self.note_text(hash, before, offset, more.len());
         }
+        let len = self.edit_noted(hash, key, |text| write_into(text, offset, more));
+        self.changed(hash, key, change);
+        Ok(len)
+    }
+
+    /// Edits a string that is there; what undoes it is noted already.
+    pub(super) fn edit_noted<R>(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        edit: impl FnOnce(&mut Vec<u8>) -> R,
+    ) -> R {
         let (db, engine) = (self.db, self.engine);
         let tables = self.shard_mut(Engine::shard_of(hash)).db_mut(db);
+        let entry = tables.find_mut(hash, key).expect("the door has found it");
+        let (before, expires) = (entry.address(), entry.expire_at_ms().is_some());
         // The edit may move the entry, so the index lets go of it first.
         if expires {
             tables.forget_expiry(&engine.hasher, hash, before);
         }
         let entry = tables.find_mut(hash, key).expect("found above");
-        let len = entry.edit_string(|text| write_into(text, offset, more));
+        let result = entry.edit_string(edit);
         let after = entry.address();
         if expires {
             tables.note_expiry(&engine.hasher, hash, after);
         }
-        self.changed(hash, key, change);
-        Ok(len)
+        result
     }
 }
 

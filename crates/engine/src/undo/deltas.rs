@@ -1,15 +1,18 @@
 //! What undoes the changes of one large value, change by change.
 //!
-//! For hashes, sets and sorted sets the first change of a member is all that counts, so the log
-//! grows with the members touched and not with the changes. Lists and long strings note places,
-//! which mean something only in the order of the changes; they are undone backwards.
+//! For hashes, sets and sorted sets, and for the blocks of a stream, the first change of a member is
+//! all that counts, so the log grows with the members touched and not with the changes. Lists and
+//! long strings note places, and consumer groups what each change did, which mean something only in
+//! the order of the changes; they are undone backwards.
 
 use ahash::AHashMap;
+use data::json::Inverse;
 use data::stream::{Block, Head, Id};
 use data::{Encoding, End, Limits, List, hash_bytes};
 use smallvec::SmallVec;
 
 use crate::entry::{Collection, Entry};
+use crate::undo::groups::GroupDelta;
 
 /// Bytes that stand in the log itself.
 pub(crate) const SMALL_BYTES: usize = 24;
@@ -25,8 +28,8 @@ const CHECK_BYTES_MIN: usize = 64 << 10;
 
 /// The inverse of one change.
 pub(crate) enum Delta {
-    /// The hash had this value in the field, or no such field.
-    Field { field: Small, old: Option<Small> },
+    /// The hash had this value in the field, with this time, or no such field.
+    Field { field: Small, old: Option<Small>, at_ms: Option<i64> },
     /// The set had the member, or had it not.
     Member { member: Small, was_there: bool },
     /// The sorted set had the member at this score, or had it not.
@@ -35,6 +38,8 @@ pub(crate) enum Delta {
     Head { name: Small, old: Head },
     /// The stream had this block, found by the id in these bytes, or no such block.
     Block { base: Small, old: Option<Box<Block>> },
+    /// What a consumer group of the stream was. These mean something only in their order.
+    Group(Box<GroupDelta>),
     /// So many elements came to an end of the list.
     Pushed { end: End, count: usize },
     /// The list had this element at the end.
@@ -49,6 +54,8 @@ pub(crate) enum Delta {
     RemovedEqual { value: Small, indexes: Vec<usize> },
     /// The string had these bytes there.
     Bytes { offset: usize, old: Small },
+    /// What takes back an edit of a document.
+    Json(Inverse),
 }
 
 impl Delta {
@@ -66,7 +73,7 @@ impl Delta {
     fn memory_bytes(&self) -> usize {
         let spilled = |small: &Small| if small.spilled() { small.capacity() } else { 0 };
         let owned = match self {
-            Delta::Field { field, old } => spilled(field) + old.as_ref().map_or(0, spilled),
+            Delta::Field { field, old, .. } => spilled(field) + old.as_ref().map_or(0, spilled),
             Delta::Member { member, .. } | Delta::Score { member, .. } => spilled(member),
             Delta::Popped { value, .. } => spilled(value),
             Delta::Replaced { old, .. } | Delta::Bytes { old, .. } => spilled(old),
@@ -77,6 +84,8 @@ impl Delta {
             Delta::Block { old, .. } => {
                 old.as_ref().map_or(0, |block| size_of::<Block>() + block.memory_bytes())
             }
+            Delta::Group(delta) => delta.memory_bytes(),
+            Delta::Json(inverse) => inverse.own_bytes(),
             Delta::Pushed { .. } | Delta::Inserted { .. } | Delta::Head { .. } => 0,
         };
         size_of::<Delta>() + owned
@@ -123,7 +132,8 @@ impl Deltas {
         if is_member && self.edits.len() > LINEAR_MAX {
             let unseen = if self.seen.is_empty() { 0 } else { self.edits.len() - 1 };
             for at in unseen..self.edits.len() {
-                let member = self.edits[at].member().expect("members only, as this one");
+                // Those of consumer groups have none.
+                let Some(member) = self.edits[at].member() else { continue };
                 // Two members of one hash: the second is noted anew at each change.
                 self.seen.entry(hash_bytes(member)).or_insert(at);
             }
@@ -158,10 +168,22 @@ impl Deltas {
         }
     }
 
+    /// Notes an edit of a document.
+    pub fn note_json(&mut self, inverse: Inverse) -> usize {
+        if let Some(Delta::Json(last)) = self.edits.last_mut()
+            && last.covers(&inverse)
+        {
+            return 0;
+        }
+        // What moved here was there before, but it tells how the log compares with the document.
+        self.bytes += inverse.moved_bytes();
+        self.note(Delta::Json(inverse))
+    }
+
     /// Notes that the bytes of a string from `start` to `end` are about to be overwritten. What
     /// lies behind the string's length before will be cut off anyhow.
     pub fn note_bytes(&mut self, text: &[u8], start: usize, end: usize) -> usize {
-        let end = end.min(self.text_bytes);
+        let end = end.min(self.text_bytes).min(text.len());
         if start >= end {
             return 0;
         }
@@ -193,6 +215,12 @@ impl Deltas {
             Some(Collection::List(list)) if self.bytes > list.memory_bytes() => {
                 entry.duplicate(key)
             }
+            Some(Collection::Stream(stream)) if self.bytes > stream.memory_bytes() => {
+                entry.duplicate(key)
+            }
+            Some(Collection::Json(json)) if self.bytes > json.memory_bytes() => {
+                entry.duplicate(key)
+            }
             _ => return None,
         };
         std::mem::take(self).undo(&mut copy, limits);
@@ -207,6 +235,8 @@ impl Deltas {
         }
         match entry.collection_mut() {
             None => entry.edit_string(|bytes| {
+                // It may have become shorter; all of it was noted then.
+                bytes.resize(bytes.len().max(self.text_bytes), 0);
                 for edit in self.edits.into_iter().rev() {
                     let Delta::Bytes { offset, old } = edit else { unreachable!("a string") };
                     bytes[offset..offset + old.len()].copy_from_slice(&old);
@@ -230,10 +260,11 @@ impl Deltas {
 impl Delta {
     fn undo(self, collection: &mut Collection, limits: &Limits) {
         match (self, collection) {
-            (Delta::Field { field, old: Some(old) }, Collection::Hash(hash)) => {
+            (Delta::Field { field, old: Some(old), at_ms }, Collection::Hash(hash)) => {
                 hash.set(&field, &old, limits);
+                hash.set_time(&field, at_ms);
             }
-            (Delta::Field { field, old: None }, Collection::Hash(hash)) => {
+            (Delta::Field { field, old: None, .. }, Collection::Hash(hash)) => {
                 hash.remove(&field);
             }
             (Delta::Member { member, was_there: true }, Collection::Set(set)) => {
@@ -253,6 +284,8 @@ impl Delta {
                 let base = base.as_slice().try_into().expect("an id is sixteen bytes");
                 stream.restore_block(Id::from_bytes(base), old.map(|block| *block));
             }
+            (Delta::Group(delta), Collection::Stream(stream)) => delta.undo(stream),
+            (Delta::Json(inverse), Collection::Json(json)) => json.undo(inverse),
             (delta, Collection::List(list)) => delta.undo_in_list(list, limits),
             _ => unreachable!("a value with deltas keeps its type"),
         }

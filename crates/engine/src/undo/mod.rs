@@ -13,6 +13,7 @@
 //! calls the notes here.
 
 mod deltas;
+mod groups;
 mod trial;
 
 use std::mem;
@@ -28,6 +29,7 @@ use crate::wait::KeyName;
 
 use deltas::Deltas;
 pub(crate) use deltas::{Delta, SMALL_BYTES, Small};
+pub(crate) use groups::{GroupDelta, Was};
 pub use trial::Trial;
 
 /// With more keys than this in a segment they are found by their hash.
@@ -45,6 +47,9 @@ enum Saved {
     Absent,
     /// The entry itself, or a copy of it.
     Entry(Entry),
+    /// The entry itself, too long to be saved for a snapshot in passing, and the database that the
+    /// snapshot has it in. Should it not come back, the walk gets it.
+    Unsaved(Entry, u32),
     /// An integer and its expiry.
     Int(i64, Option<i64>),
     /// A string short enough to be copied into the record, and its expiry.
@@ -63,6 +68,12 @@ impl Saved {
     /// Whether it needs nothing of what the key holds now.
     fn is_whole(&self) -> bool {
         !matches!(self, Saved::Expiry(_) | Saved::Deltas(_))
+    }
+
+    /// Whether it holds something that has to be freed.
+    #[inline]
+    fn owns(&self) -> bool {
+        !matches!(self, Saved::Absent | Saved::Int(..) | Saved::Text(..) | Saved::Expiry(_))
     }
 }
 
@@ -88,7 +99,20 @@ impl Texts {
     #[inline]
     fn add(&mut self, text: &[u8]) -> Text {
         let at = self.0.len();
-        self.0.extend_from_slice(text);
+        // Most are short: these words, which may overlap in the middle, are cheaper than a call.
+        match (text.len(), text.first_chunk::<8>(), text.last_chunk::<8>()) {
+            (len @ 8..=16, Some(&first), Some(&last)) => {
+                self.0.reserve(16);
+                // SAFETY: there is room for the text, and both words lie within it and cover it.
+                unsafe {
+                    let to = self.0.as_mut_ptr().add(at);
+                    to.cast::<[u8; 8]>().write_unaligned(first);
+                    to.add(len - 8).cast::<[u8; 8]>().write_unaligned(last);
+                    self.0.set_len(at + len);
+                }
+            }
+            _ => self.0.extend_from_slice(text),
+        }
         Text { at, len: text.len() }
     }
 
@@ -127,9 +151,11 @@ pub(crate) struct Recorder {
     bytes: usize,
     /// Effects when the recording began.
     dirty: u64,
+    flushed_all: bool,
     ready: usize,
-    /// Bytes of the change log then.
+    /// Bytes of the change log then, and notices.
     changes: usize,
+    notices: usize,
     /// Keys whose watches are marked at commit.
     marks: AHashSet<KeyName>,
 }
@@ -212,7 +238,7 @@ struct Vacancy(usize);
 
 impl Recorder {
     /// The record of a key in this segment, or where one is to be added.
-    #[inline]
+    #[inline(always)]
     fn find(&self, hash: u64, db: u32, key: &[u8]) -> Result<usize, Vacancy> {
         let is_it = |record: &Record| {
             record.hash == hash && record.db == db && same(self.texts.get(record.key), key)
@@ -225,6 +251,7 @@ impl Recorder {
     }
 
     /// Adds a record of a key that has none in this segment.
+    #[inline(always)]
     fn push(&mut self, vacancy: Vacancy, name: (u64, u32, &[u8]), saved: Saved) -> usize {
         let (hash, db, key) = name;
         let at = self.records.len();
@@ -255,12 +282,25 @@ impl Recorder {
 
     /// Makes it ready for another transaction; the old values are freed.
     fn clear(mut self: Box<Self>, engine: &Engine) -> Box<Self> {
-        for record in self.records.drain(..) {
-            match record.saved {
-                Saved::Entry(entry) | Saved::Parted(entry, _) => engine.discard(entry),
-                _ => {}
+        let is_empty = self.records.is_empty() && self.texts.0.is_empty();
+        if is_empty && self.barriers.is_empty() && self.marks.is_empty() {
+            // The transaction only read.
+            (self.segment, self.bytes) = (0, 0);
+            return self;
+        }
+        if self.records.iter().any(|record| record.saved.owns()) {
+            for record in self.records.drain(..) {
+                match record.saved {
+                    Saved::Entry(entry) | Saved::Parted(entry, _) => engine.discard(entry),
+                    Saved::Unsaved(..) => unreachable!("handed over under the locks, or put back"),
+                    _ => {}
+                }
             }
         }
+        // Most scripts that write many keys leave only copies of short strings and numbers here, which
+        // need no look at each.
+        // SAFETY: shorter than it is, and what is let go owns nothing.
+        unsafe { self.records.set_len(0) };
         for (_, barrier) in self.barriers.drain(..) {
             if let Barrier::Flushed { taken, removed } = barrier {
                 engine.let_go(taken.into_iter().map(|(_, _, db)| db).collect(), removed);
@@ -303,6 +343,10 @@ impl Log<'_> {
     pub fn note_pop(&mut self, end: data::End, value: &[u8]) {
         *self.bytes += self.deltas.note_pop(end, value);
     }
+
+    pub fn note_json(&mut self, inverse: data::json::Inverse) {
+        *self.bytes += self.deltas.note_json(inverse);
+    }
 }
 
 /// How the changes of a value that is being edited are recorded.
@@ -321,6 +365,7 @@ pub(crate) enum Edits {
 fn is_small(collection: &Collection) -> bool {
     let encoding = match collection {
         Collection::Stream(stream) => return stream.is_small(),
+        Collection::Json(json) => return json.is_small(),
         Collection::List(list) => list.encoding(),
         Collection::Set(set) => set.encoding(),
         Collection::Hash(hash) => hash.encoding(),
@@ -352,12 +397,13 @@ impl Saved {
     /// Bytes that saving has allocated; a value that moved here was there before.
     fn copied_bytes(&self) -> usize {
         match self {
-            Saved::Entry(entry) => entry.memory_bytes(),
+            Saved::Entry(entry) | Saved::Unsaved(entry, _) => entry.memory_bytes(),
             Saved::Collection(Collection::List(list), _) => list.memory_bytes(),
             Saved::Collection(Collection::Set(set), _) => set.memory_bytes(),
             Saved::Collection(Collection::Hash(hash), _) => hash.memory_bytes(),
             Saved::Collection(Collection::Zset(zset), _) => zset.memory_bytes(),
             Saved::Collection(Collection::Stream(stream), _) => stream.memory_bytes(),
+            Saved::Collection(Collection::Json(json), _) => json.memory_bytes(),
             Saved::Deltas(_) | Saved::Parted(..) => size_of::<Deltas>(),
             Saved::Absent | Saved::Int(..) | Saved::Text(..) | Saved::Expiry(_) => 0,
         }
@@ -371,8 +417,10 @@ impl Txn<'_> {
         if self.undo.is_none() {
             let mut log = self.worker.spare_log.take().unwrap_or_default();
             log.dirty = self.effects.dirty;
+            log.flushed_all = self.effects.flushed_all;
             log.ready = self.effects.ready.len();
             log.changes = self.mark_changes();
+            log.notices = self.heard();
             self.undo = Some(log);
             self.forget_found();
         }
@@ -382,11 +430,14 @@ impl Txn<'_> {
         self.undo.is_some()
     }
 
-    /// Memory that recording has taken, and what the changes since then take in the change log.
+    /// Memory that recording has taken, and what the changes since then take in the change log and
+    /// the notices take.
     /// Values that moved into the log are not counted: they were there before.
+    #[inline]
     pub fn undo_bytes(&self) -> usize {
         let Some(log) = &self.undo else { return 0 };
-        log.bytes + self.changes.as_ref().map_or(0, |changes| changes.len() - log.changes)
+        let changes = self.changes.as_ref().map_or(0, |changes| changes.len() - log.changes);
+        log.bytes + changes + self.notice_bytes()
     }
 
     /// Puts everything back as it was when the recording began, and ends it. The locks are kept
@@ -403,8 +454,10 @@ impl Txn<'_> {
         }
         self.db = home;
         self.effects.dirty = log.dirty;
+        self.effects.flushed_all = log.flushed_all;
         self.effects.ready.truncate(log.ready);
         self.cut_changes_back(log.changes);
+        self.cut_notices_back(log.notices);
         self.worker.spare_log.set(Some(log.clear(self.engine)));
     }
 
@@ -427,8 +480,11 @@ impl Txn<'_> {
     /// Ends the recording: the changes stay. What is left of the log is to be dropped when the
     /// locks are free.
     pub(crate) fn keep_changes(&mut self) -> Option<Box<Recorder>> {
-        let log = self.undo.take()?;
+        let mut log = self.undo.take()?;
         self.forget_found();
+        if self.has_snapshot() {
+            self.hand_over_unsaved(&mut log);
+        }
         for name in &log.marks {
             let shard = self.engine.key_shard(&name.1);
             if let Some(watches) = self.shard(shard).watches.get(name) {
@@ -436,6 +492,18 @@ impl Txn<'_> {
             }
         }
         Some(log)
+    }
+
+    /// What is gone for good goes to the snapshot, while the walk cannot have missed it.
+    #[cold]
+    fn hand_over_unsaved(&self, log: &mut Recorder) {
+        for record in &mut log.records {
+            if let Saved::Unsaved(..) = record.saved
+                && let Saved::Unsaved(entry, db) = mem::replace(&mut record.saved, Saved::Absent)
+            {
+                self.engine.hand_over(db, entry);
+            }
+        }
     }
 
     pub(crate) fn drop_log(&self, log: Box<Recorder>) {
@@ -497,6 +565,12 @@ impl Txn<'_> {
                 return;
             }
             Saved::Entry(entry) => entry,
+            Saved::Unsaved(entry, _) => {
+                if let Some(now) = self.put_back(hash, entry) {
+                    engine.discard(now);
+                }
+                return;
+            }
             Saved::Int(number, expire) => Entry::value(key, Value::Int(number), expire),
             Saved::Text(text, expire) => {
                 Entry::value(key, Value::Bytes(texts.get(text).to_vec()), expire)
@@ -542,26 +616,37 @@ impl Txn<'_> {
     }
 
     /// An entry was taken out of the table, or none was there before one was put in: saves it, or
-    /// frees it when it is not needed.
+    /// frees it when it is not needed. A snapshot that has not saved it does so or gets it.
     #[inline]
     pub(crate) fn release(&mut self, hash: u64, key: &[u8], old: Option<Entry>) {
+        let is_saved = old.as_ref().is_none_or(|old| self.preserve_short(old));
         if self.undo.is_some() {
-            self.note_replaced(hash, key, old);
+            self.note_replaced(hash, key, old, is_saved);
         } else if let Some(old) = old {
-            self.engine.discard(old);
+            match is_saved {
+                true => self.engine.discard(old),
+                false => self.engine.hand_over(self.snapshot_db(hash), old),
+            }
         }
     }
 
-    fn note_replaced(&mut self, hash: u64, key: &[u8], old: Option<Entry>) {
+    fn note_replaced(&mut self, hash: u64, key: &[u8], old: Option<Entry>, is_saved: bool) {
         let (engine, db) = (self.engine, self.db);
+        let snapshot_db = if is_saved { db } else { self.snapshot_db(hash) };
         let log = self.undo.as_mut().expect("called while recording");
         let at = match log.find(hash, db, key) {
             Ok(at) => at,
             Err(vacancy) => {
-                log.push(vacancy, (hash, db, key), old.map_or(Saved::Absent, Saved::Entry));
+                let saved = match old {
+                    None => Saved::Absent,
+                    Some(old) if is_saved => Saved::Entry(old),
+                    Some(old) => Saved::Unsaved(old, snapshot_db),
+                };
+                log.push(vacancy, (hash, db, key), saved);
                 return;
             }
         };
+        debug_assert!(is_saved, "what was changed before was saved before");
         let Some(mut old) = old else { return };
         let saved = &mut log.records[at].saved;
         *saved = match mem::replace(saved, Saved::Absent) {

@@ -37,7 +37,7 @@ impl Seen {
                 .iter()
                 .map(|(member, score)| [member, b"=", score.to_string().as_bytes()].concat())
                 .collect(),
-            ValueRef::Stream(_) => panic!("nobody made one"),
+            ValueRef::Stream(_) | ValueRef::Json(_) => panic!("nobody made one"),
         };
         // The order of a table means nothing; that of compact encodings is seen by clients.
         if entry.encoding() == Encoding::Hashtable.name() {
@@ -149,6 +149,40 @@ pub fn op(rng: &mut Rng) -> Op {
         64 if rng.u8(..6) == 0 => Op::Flush(rng.bool().then(|| rng.u32(..DBS))),
         65 if rng.u8(..3) == 0 => Op::Swap(db(rng), db(rng)),
         _ => Op::SetExpire(key, when(rng)),
+    }
+}
+
+impl Op {
+    /// The key whose value, or its place, this changes; what is only replaced or removed is not
+    /// changed.
+    pub fn changes(&self) -> Option<Vec<u8>> {
+        match self {
+            Op::Select(_) | Op::Flush(_) | Op::Swap(..) | Op::Read(_) | Op::Remove(_) => None,
+            Op::SetString(..) | Op::SetKeeping(..) => None,
+            Op::Put(..) | Op::PutList(..) | Op::PutZset(..) => None,
+            Op::Duplicate(..) => None,
+            Op::SetExpire(at, _)
+            | Op::SetInteger(at, _)
+            | Op::Increment(at, _)
+            | Op::Append(at, _)
+            | Op::Overwrite(at, ..)
+            | Op::Relocate(at, ..)
+            | Op::Push(at, ..)
+            | Op::Pop(at, ..)
+            | Op::ListSet(at, ..)
+            | Op::ListInsert(at, ..)
+            | Op::ListRemove(at, ..)
+            | Op::RemoveRange(at, ..)
+            | Op::RetainRange(at, ..)
+            | Op::Add(at, _)
+            | Op::Drop(at, _)
+            | Op::HashSet(at, ..)
+            | Op::HashRemove(at, _)
+            | Op::Insert(at, ..)
+            | Op::ZsetRemove(at, _)
+            | Op::ZsetRemoveRange(at, ..)
+            | Op::CreateNothing(at, _) => Some(key(*at)),
+        }
     }
 }
 

@@ -39,7 +39,8 @@ struct Model {
     likeness: Option<Likeness>,
 }
 
-/// Why a text is no JSON; becomes a Lua error at the end. Positions count from 0.
+/// Why a text is no JSON; becomes a Lua error at the end. Positions count from 0. Boxed, so that what
+/// goes well is handed on in registers.
 enum Failure {
     Expected { what: &'static str, found: &'static str, at: usize },
     Depth { depth: c_int, at: usize },
@@ -82,7 +83,8 @@ pub unsafe extern "C-unwind" fn decode(L: *mut lua_State) -> c_int {
             buffers: &mut *buffers,
         };
         let result = decoder.document();
-        match result {
+        // Nothing that is to be freed may be held when an error is raised.
+        match result.map_err(|failure| *failure) {
             Ok(value) => internals::push(L, value),
             Err(Failure::Expected { what, found, at }) => raise::format(
                 L,
@@ -122,7 +124,7 @@ struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
-    unsafe fn document(&mut self) -> Result<Bits, Failure> {
+    unsafe fn document(&mut self) -> Result<Bits, Box<Failure>> {
         // SAFETY: by the caller.
         let value = unsafe { self.value(0)? };
         // A NUL ends the text wherever it stands.
@@ -146,7 +148,20 @@ impl Decoder<'_> {
         unsafe { *self.text.get_unchecked(self.at) }
     }
 
-    unsafe fn value(&mut self, depth: c_int) -> Result<Bits, Failure> {
+    /// A value in a container: most are strings and numbers, for which nothing deeper is entered.
+    #[inline(always)]
+    unsafe fn element(&mut self, depth: c_int) -> Result<Bits, Box<Failure>> {
+        // SAFETY: by the caller.
+        unsafe {
+            match self.next_byte() {
+                b'"' => Ok(internals::string_bits(self.string("value", None)?)),
+                b'0'..=b'9' => self.any_number(),
+                _ => self.value(depth),
+            }
+        }
+    }
+
+    unsafe fn value(&mut self, depth: c_int) -> Result<Bits, Box<Failure>> {
         // SAFETY: by the caller.
         unsafe {
             match self.next_byte() {
@@ -174,7 +189,7 @@ impl Decoder<'_> {
 
     /// Gathers a value; what is gathered counts against the script's memory.
     #[inline]
-    fn keep(&mut self, value: Bits) -> Result<(), Failure> {
+    fn keep(&mut self, value: Bits) -> Result<(), Box<Failure>> {
         self.buffers.values.push(value);
         self.countdown -= 1;
         if self.countdown == 0 { self.pause() } else { Ok(()) }
@@ -182,25 +197,25 @@ impl Decoder<'_> {
 
     /// Between two of many values: memory, and whether the script was killed.
     #[cold]
-    fn pause(&mut self) -> Result<(), Failure> {
+    fn pause(&mut self) -> Result<(), Box<Failure>> {
         self.countdown = VALUES_AT_ONCE;
         // SAFETY: this may raise; the frames up to `decode` hold no destructors.
         unsafe { interrupt::poll(self.L) };
         if self.buffers.values.len() * size_of::<Bits>() > self.limit_bytes {
-            return Err(Failure::Memory);
+            return Err(Failure::Memory.into());
         }
         Ok(())
     }
 
-    fn descend(&self, depth: c_int) -> Result<(), Failure> {
+    fn descend(&self, depth: c_int) -> Result<(), Box<Failure>> {
         if depth > self.config.decode_max_depth.min(DEPTH_LIMIT) || stack_place() < self.stack_floor
         {
-            return Err(Failure::Depth { depth, at: self.at });
+            return Err(Failure::Depth { depth, at: self.at }.into());
         }
         Ok(())
     }
 
-    unsafe fn object(&mut self, depth: c_int) -> Result<Bits, Failure> {
+    unsafe fn object(&mut self, depth: c_int) -> Result<Bits, Box<Failure>> {
         self.descend(depth)?;
         self.at += 1;
         let first = self.buffers.values.len();
@@ -225,7 +240,7 @@ impl Decoder<'_> {
                     return Err(self.unexpected("colon"));
                 }
                 self.at += 1;
-                let value = self.value(depth)?;
+                let value = self.element(depth)?;
                 self.keep(value)?;
                 match self.next_byte() {
                     b',' => self.at += 1,
@@ -281,7 +296,7 @@ impl Decoder<'_> {
         }
     }
 
-    unsafe fn array(&mut self, depth: c_int) -> Result<Bits, Failure> {
+    unsafe fn array(&mut self, depth: c_int) -> Result<Bits, Box<Failure>> {
         self.descend(depth)?;
         self.at += 1;
         let first = self.buffers.values.len();
@@ -292,7 +307,7 @@ impl Decoder<'_> {
                 return Ok(self.new_array(self.buffers.values.len()));
             }
             loop {
-                let value = self.value(depth)?;
+                let value = self.element(depth)?;
                 self.keep(value)?;
                 match self.next_byte() {
                     b',' => self.at += 1,
@@ -323,7 +338,11 @@ impl Decoder<'_> {
     /// An object's key. Lists of like objects repeat their keys in the same order, so the key
     /// that the last object at this depth had in this place is compared before a new one is made.
     /// Says whether it was that key.
-    unsafe fn key(&mut self, depth: c_int, place: usize) -> Result<(*const Str, bool), Failure> {
+    unsafe fn key(
+        &mut self,
+        depth: c_int,
+        place: usize,
+    ) -> Result<(*const Str, bool), Box<Failure>> {
         let slot = depth as usize - 1;
         // SAFETY: remembered keys were made during this very decode, which collects no garbage.
         unsafe {
@@ -350,7 +369,7 @@ impl Decoder<'_> {
         &mut self,
         what: &'static str,
         remember: Option<(usize, usize)>,
-    ) -> Result<*const Str, Failure> {
+    ) -> Result<*const Str, Box<Failure>> {
         let start = self.at + 1;
         let end = start + plain_len(&self.text[start..]);
         if self.text[end] != b'"' {
@@ -384,7 +403,7 @@ impl Decoder<'_> {
         start: usize,
         mut end: usize,
         what: &'static str,
-    ) -> Result<*const Str, Failure> {
+    ) -> Result<*const Str, Box<Failure>> {
         let mut from = start;
         self.buffers.text.clear();
         loop {
@@ -399,11 +418,8 @@ impl Decoder<'_> {
                     }
                 }
                 _ => {
-                    return Err(Failure::Expected {
-                        what,
-                        found: "unexpected end of string",
-                        at: end,
-                    });
+                    let found = "unexpected end of string";
+                    return Err(Failure::Expected { what, found, at: end }.into());
                 }
             }
             end = from + plain_len(&self.text[from..]);
@@ -414,7 +430,7 @@ impl Decoder<'_> {
     }
 
     /// Appends what the escape at `at` stands for; returns its length.
-    fn escape(&mut self, at: usize, what: &'static str) -> Result<usize, Failure> {
+    fn escape(&mut self, at: usize, what: &'static str) -> Result<usize, Box<Failure>> {
         let plain = match self.text[at + 1] {
             byte @ (b'"' | b'\\' | b'/') => byte,
             b'b' => 8,
@@ -424,17 +440,17 @@ impl Decoder<'_> {
             b'r' => 13,
             b'u' => {
                 let Some((code, len)) = unicode_escape(&self.text[at..]) else {
-                    return Err(Failure::Expected {
-                        what,
-                        found: "invalid unicode escape code",
-                        at,
-                    });
+                    let found = "invalid unicode escape code";
+                    return Err(Failure::Expected { what, found, at }.into());
                 };
                 let mut utf8 = [0; 4];
                 self.buffers.text.extend_from_slice(code.encode_utf8(&mut utf8).as_bytes());
                 return Ok(len);
             }
-            _ => return Err(Failure::Expected { what, found: "invalid escape code", at }),
+            _ => {
+                let found = "invalid escape code";
+                return Err(Failure::Expected { what, found, at }.into());
+            }
         };
         self.buffers.text.push(plain);
         Ok(2)
@@ -446,7 +462,7 @@ impl Decoder<'_> {
     }
 
     /// A number, or with `exact_integers` an integer that is none.
-    unsafe fn any_number(&mut self) -> Result<Bits, Failure> {
+    unsafe fn any_number(&mut self) -> Result<Bits, Box<Failure>> {
         let start = self.at;
         let number = self.number()?;
         if !self.config.exact_integers || f64::from_bits(number).abs() < EXACT_MAX {
@@ -465,7 +481,7 @@ impl Decoder<'_> {
         }
     }
 
-    fn number(&mut self) -> Result<Bits, Failure> {
+    fn number(&mut self) -> Result<Bits, Box<Failure>> {
         let text = &self.text[self.at..];
         if !self.config.decode_invalid && is_invalid_number(text) {
             return Err(self.expected("value", "invalid number"));
@@ -485,13 +501,15 @@ impl Decoder<'_> {
         Ok(internals::number_bits(value))
     }
 
-    fn expected(&self, what: &'static str, found: &'static str) -> Failure {
-        Failure::Expected { what, found, at: self.at }
+    #[cold]
+    fn expected(&self, what: &'static str, found: &'static str) -> Box<Failure> {
+        Failure::Expected { what, found, at: self.at }.into()
     }
 
     /// The failure for whatever token begins at `at`; a string or number there may be broken
     /// itself, which is then what the message says.
-    fn unexpected(&mut self, what: &'static str) -> Failure {
+    #[cold]
+    fn unexpected(&mut self, what: &'static str) -> Box<Failure> {
         let at = self.at;
         let text = &self.text[at..];
         let found = match text[0] {
@@ -516,11 +534,11 @@ impl Decoder<'_> {
             },
             _ => "invalid token",
         };
-        Failure::Expected { what, found, at }
+        Failure::Expected { what, found, at }.into()
     }
 
     /// What is wrong with the string at `at`, if something is.
-    fn broken_string(&mut self, what: &'static str) -> Option<Failure> {
+    fn broken_string(&mut self, what: &'static str) -> Option<Box<Failure>> {
         let mut at = self.at + 1;
         self.buffers.text.clear();
         loop {
@@ -533,7 +551,7 @@ impl Decoder<'_> {
                 },
                 _ => {
                     let found = "unexpected end of string";
-                    return Some(Failure::Expected { what, found, at });
+                    return Some(Failure::Expected { what, found, at }.into());
                 }
             }
         }

@@ -25,7 +25,8 @@ pub struct Buffers {
     shapes: [Shape; shape::DEPTHS],
 }
 
-/// Why a value has no JSON text; becomes a Lua error at the end.
+/// Why a value has no JSON text; becomes a Lua error at the end. Boxed, so that what goes well is
+/// handed on in registers.
 enum Failure {
     Value(&'static str, &'static str),
     Depth(c_int),
@@ -56,7 +57,8 @@ pub unsafe extern "C-unwind" fn encode(L: *mut lua_State) -> c_int {
             buffers: &mut *buffers,
             order: &mut *order,
         };
-        match encoder.value(value, 0) {
+        // Nothing that is to be freed may be held when an error is raised.
+        match encoder.value(value, 0).map_err(|failure| *failure) {
             Ok(()) => {}
             Err(Failure::Memory) => {
                 push_bytes(L, b"not enough memory");
@@ -86,9 +88,23 @@ struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
+    /// A value in a container: most are strings, for which nothing deeper is entered.
+    ///
+    /// # Safety
+    /// As `value`.
+    #[inline(always)]
+    unsafe fn element(&mut self, bits: Bits, depth: c_int) -> Result<(), Box<Failure>> {
+        match value_of(bits) {
+            // SAFETY: by the caller.
+            Value::Str(string) => unsafe { self.string(string) },
+            // SAFETY: by the caller.
+            _ => unsafe { self.value(bits, depth) },
+        }
+    }
+
     /// # Safety
     /// `bits` is a live value; nothing changes Lua's heap meanwhile.
-    unsafe fn value(&mut self, bits: Bits, depth: c_int) -> Result<(), Failure> {
+    unsafe fn value(&mut self, bits: Bits, depth: c_int) -> Result<(), Box<Failure>> {
         let out = &mut self.buffers.out;
         match value_of(bits) {
             Value::Nil => out.extend_from_slice(b"null"),
@@ -101,16 +117,18 @@ impl Encoder<'_> {
             Value::Table(table) => unsafe { self.table(table, depth + 1)? },
             Value::Other(_) if bits == self.marks.null => out.extend_from_slice(b"null"),
             Value::Other(_) if bits == self.marks.empty_array => out.extend_from_slice(b"[]"),
-            other => return Err(Failure::Value(other.type_name(), "type not supported")),
+            other => {
+                return Err(Failure::Value(other.type_name(), "type not supported").into());
+            }
         }
         Ok(())
     }
 
-    fn number(&mut self, value: f64) -> Result<(), Failure> {
+    fn number(&mut self, value: f64) -> Result<(), Box<Failure>> {
         let out = &mut self.buffers.out;
         if !value.is_finite() {
             match self.config.encode_invalid {
-                0 => return Err(Failure::Value("number", "must not be NaN or Inf")),
+                0 => return Err(Failure::Value("number", "must not be NaN or Inf").into()),
                 1 if value.is_nan() => out.extend_from_slice(b"nan"),
                 1 if value < 0.0 => out.extend_from_slice(b"-inf"),
                 1 => out.extend_from_slice(b"inf"),
@@ -118,7 +136,7 @@ impl Encoder<'_> {
             }
             return Ok(());
         }
-        if self.config.exact_integers && value.abs() <= EXACT_MAX && value.floor() == value {
+        if self.config.exact_integers && value.abs() <= EXACT_MAX && value as i64 as f64 == value {
             convert::write_digits(out, value as i64);
         } else {
             number::general(value, self.config.number_precision as usize, out);
@@ -128,12 +146,12 @@ impl Encoder<'_> {
 
     /// # Safety
     /// `string` is live.
-    unsafe fn string(&mut self, string: *const Str) -> Result<(), Failure> {
+    unsafe fn string(&mut self, string: *const Str) -> Result<(), Box<Failure>> {
         // SAFETY: by the caller.
         unsafe {
             let len = internals::string_bytes(string).len();
             if self.buffers.out.len() + len > self.limit_bytes {
-                return Err(Failure::Memory);
+                return Err(Failure::Memory.into());
             }
             if len > LONG_STRING_BYTES {
                 return self.long_string(internals::string_bytes(string));
@@ -145,7 +163,7 @@ impl Encoder<'_> {
 
     /// # Safety
     /// As `value`.
-    unsafe fn long_string(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    unsafe fn long_string(&mut self, bytes: &[u8]) -> Result<(), Box<Failure>> {
         self.buffers.out.push(b'"');
         for piece in bytes.chunks(LONG_STRING_BYTES) {
             let plain = plain_prefix(piece);
@@ -160,10 +178,10 @@ impl Encoder<'_> {
 
     /// # Safety
     /// As `value`.
-    unsafe fn table(&mut self, table: *const Table, depth: c_int) -> Result<(), Failure> {
+    unsafe fn table(&mut self, table: *const Table, depth: c_int) -> Result<(), Box<Failure>> {
         if depth > self.config.encode_max_depth.min(DEPTH_LIMIT) || stack_place() < self.stack_floor
         {
-            return Err(Failure::Depth(depth));
+            return Err(Failure::Depth(depth).into());
         }
         // SAFETY: by the caller.
         unsafe {
@@ -191,7 +209,7 @@ impl Encoder<'_> {
     ///
     /// # Safety
     /// As `value`.
-    unsafe fn integer(&mut self, table: *const Table) -> Result<(), Failure> {
+    unsafe fn integer(&mut self, table: *const Table) -> Result<(), Box<Failure>> {
         // SAFETY: by the caller.
         let digits = unsafe {
             match value_of(internals::value_at(table, 1)) {
@@ -200,14 +218,14 @@ impl Encoder<'_> {
             }
         };
         if !super::is_integer(digits) {
-            return Err(Failure::Value("table", "not an integer"));
+            return Err(Failure::Value("table", "not an integer").into());
         }
         self.buffers.out.extend_from_slice(digits);
         Ok(())
     }
 
     /// The highest index if the table is a list: no keys but whole numbers from 1 on.
-    unsafe fn array_len(&self, table: *const Table) -> Result<Option<usize>, Failure> {
+    unsafe fn array_len(&self, table: *const Table) -> Result<Option<usize>, Box<Failure>> {
         let (mut highest, mut count) = (0.0f64, 0usize);
         // SAFETY: by the caller.
         unsafe {
@@ -215,15 +233,22 @@ impl Encoder<'_> {
                 if zeroth != internals::NIL {
                     return Ok(None);
                 }
-                let last = list.iter().rposition(|&value| value != internals::NIL);
-                let used = last.map_or(0, |last| last + 1);
-                highest = used as f64;
-                count = list[..used].iter().filter(|&&value| value != internals::NIL).count();
+                let mut used = list.iter().position(|&value| value == internals::NIL);
+                count = used.unwrap_or(list.len());
+                if let Some(first) = used {
+                    // Behind the first gap there may be more.
+                    let rest = &list[first..];
+                    let last = rest.iter().rposition(|&value| value != internals::NIL);
+                    used = last.map(|last| first + last + 1).or(used);
+                    count += rest.iter().filter(|&&value| value != internals::NIL).count();
+                }
+                highest = used.unwrap_or(list.len()) as f64;
             }
             for (key, _) in internals::hash_part(table) {
                 match value_of(key) {
                     Value::Number(key)
-                        if (1.0..=f64::from(i32::MAX)).contains(&key) && key.floor() == key =>
+                        if (1.0..=f64::from(i32::MAX)).contains(&key)
+                            && f64::from(key as i32) == key =>
                     {
                         highest = highest.max(key);
                         count += 1;
@@ -238,7 +263,7 @@ impl Encoder<'_> {
             && highest > f64::from(sparse_safe)
         {
             if !sparse_convert {
-                return Err(Failure::Value("table", "excessively sparse array"));
+                return Err(Failure::Value("table", "excessively sparse array").into());
             }
             return Ok(None);
         }
@@ -252,7 +277,7 @@ impl Encoder<'_> {
         table: *const Table,
         len: usize,
         depth: c_int,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Box<Failure>> {
         self.buffers.out.push(b'[');
         // SAFETY: by the caller.
         unsafe {
@@ -265,7 +290,7 @@ impl Encoder<'_> {
                     Some(&value) => value,
                     None => internals::value_at(table, index),
                 };
-                self.value(value, depth)?;
+                self.element(value, depth)?;
                 if index % 4096 == 0 {
                     self.check()?;
                 }
@@ -276,9 +301,9 @@ impl Encoder<'_> {
     }
 
     /// Between two of many elements: memory, and whether the script was killed.
-    unsafe fn check(&mut self) -> Result<(), Failure> {
+    unsafe fn check(&mut self) -> Result<(), Box<Failure>> {
         if self.buffers.out.len() > self.limit_bytes {
-            return Err(Failure::Memory);
+            return Err(Failure::Memory.into());
         }
         // SAFETY: this may raise; the frames up to `encode` hold no destructors.
         unsafe { interrupt::poll(self.L) };
@@ -287,7 +312,7 @@ impl Encoder<'_> {
 
     /// # Safety
     /// As `value`.
-    unsafe fn object(&mut self, table: *const Table, depth: c_int) -> Result<(), Failure> {
+    unsafe fn object(&mut self, table: *const Table, depth: c_int) -> Result<(), Box<Failure>> {
         // SAFETY: by the caller.
         let nodes = unsafe {
             if internals::array_part(table).is_empty() { internals::nodes(table) } else { &[] }
@@ -319,7 +344,7 @@ impl Encoder<'_> {
                 }
                 other => {
                     let reason = "table key must be a number or string";
-                    return Err(Failure::Value(other.type_name(), reason));
+                    return Err(Failure::Value(other.type_name(), reason).into());
                 }
             }
             self.buffers.out.push(b':');
@@ -341,13 +366,13 @@ impl Encoder<'_> {
     ///
     /// # Safety
     /// As `value`.
-    unsafe fn shaped_object(&mut self, nodes: &[Node], depth: c_int) -> Result<(), Failure> {
+    unsafe fn shaped_object(&mut self, nodes: &[Node], depth: c_int) -> Result<(), Box<Failure>> {
         let slot = depth as usize - 1;
         self.buffers.out.push(b'{');
         for place in 0..self.buffers.shapes[slot].len() {
             let node = self.buffers.shapes[slot].write_key(place, &mut self.buffers.out);
             // SAFETY: by the caller.
-            unsafe { self.value(nodes[node].value, depth)? };
+            unsafe { self.element(nodes[node].value, depth)? };
         }
         self.buffers.out.push(b'}');
         Ok(())

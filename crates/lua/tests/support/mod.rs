@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use lua::{Answer, Host, LogLevel, Outcome, Protocol, Tick, Vm, VmOptions};
-use resp::Reply;
+use resp::{Reply, Simple};
 
 #[derive(Default)]
 pub struct FakeHost {
@@ -30,12 +30,14 @@ impl Host for FakeHost {
 
     fn call(&mut self, command: u32, args: &[&[u8]], protocol: Protocol, answer: &mut Answer) {
         self.calls += 1;
+        if let ("get", [key]) = (COMMANDS[command as usize], &args[1..])
+            && let Some(value) = self.strings.get(*key)
+        {
+            return answer.lend(Simple::Bulk(value));
+        }
         let mut reply = answer.reply(protocol);
         match (COMMANDS[command as usize], &args[1..]) {
-            ("get", [key]) => match self.strings.get(*key) {
-                Some(value) => reply.bulk(value),
-                None => reply.null(),
-            },
+            ("get", [_]) => reply.null(),
             ("set", [key, value]) => {
                 self.strings.insert(key.to_vec(), value.to_vec());
                 reply.ok();

@@ -35,7 +35,9 @@ impl fmt::Display for OpenError {
         match self {
             OpenError::Io(error) => error.fmt(f),
             OpenError::Manifest(error) => error.fmt(f),
-            OpenError::Missing(name) => write!(f, "{name} is in the manifest and not there"),
+            OpenError::Missing(name) => {
+                write!(f, "{name} is in the manifest and not there: No such file or directory")
+            }
             OpenError::Damaged(name, error) => write!(f, "{name}: {error}"),
             OpenError::TornWithin(name, torn) => write!(
                 f,
@@ -69,10 +71,15 @@ pub struct Rewrite<F> {
     /// To be written: all data as it was when the rewrite began.
     pub base: F,
     temporary: String,
-    /// Of the incremental file that began with the rewrite.
-    sequence: u64,
-    /// That file, if no manifest names it yet: then no other counts once the rewrite is done.
-    anew: Option<File>,
+    /// Where the blocks go that come after the base.
+    blocks: Blocks,
+}
+
+enum Blocks {
+    /// To the incremental file of this number, which the manifest names, and those behind it.
+    Named(u64),
+    /// To a file of this temporary name. No other counts once the rewrite is done.
+    Unnamed(String),
 }
 
 /// The append-only files in a folder.
@@ -137,16 +144,18 @@ impl<D: Disk> Directory<D> {
         self.manifest.base.as_ref().map(|base| self.disk.read(&base.name, 0)).transpose()
     }
 
-    /// Hands over what all files hold, in order. Answers the file that is torn, if one is, and
-    /// where. Files behind it are empty: a manifest may name the next file before anybody goes on
-    /// in it. If they are not, that is an error.
+    /// Hands over what all files hold, in order. Answers the file that is torn or ends in room, if one
+    /// does, and where. Files behind a torn one are empty: a manifest may name the next file before
+    /// anybody goes on in it. If they are not, that is an error.
     pub fn load(&self, to: &mut impl Load) -> Result<Option<(String, Torn)>, OpenError> {
         let mut torn: Option<(String, Torn)> = None;
         for file in self.manifest.files() {
             match torn {
                 Some(_) if self.disk.bytes(&file.name)? == 0 => {}
-                Some((before, torn)) => return Err(OpenError::TornWithin(before, torn)),
-                None => torn = self.load_file(file, to)?.map(|torn| (file.name.clone(), torn)),
+                Some((before, torn)) if !torn.is_room => {
+                    return Err(OpenError::TornWithin(before, torn));
+                }
+                _ => torn = self.load_file(file, to)?.map(|torn| (file.name.clone(), torn)),
             }
         }
         Ok(torn)
@@ -175,8 +184,36 @@ impl<D: Disk> Directory<D> {
     /// Makes a file of the folder the base of a directory that has none yet.
     pub fn adopt(&mut self, name: &str) -> io::Result<()> {
         self.disk.sync_names()?;
-        let base = File { name: name.to_owned(), sequence: 1, kind: Kind::Base };
+        self.base_sequence += 1;
+        let base = File { name: name.to_owned(), sequence: self.base_sequence, kind: Kind::Base };
         self.replace_manifest(Manifest { base: Some(base), ..self.manifest.clone() })
+    }
+
+    /// Makes a base of a directory that has no files yet: an RDB file, or one of commands, of a
+    /// keyspace that is empty.
+    pub fn begin_empty(&mut self, content: &[u8], is_rdb: bool) -> io::Result<()> {
+        let temporary = self.temporary_base();
+        let mut base = self.disk.create(&temporary)?;
+        base.write_all(content)?;
+        let named = self.name_base(base, &temporary, is_rdb)?;
+        self.replace_manifest(Manifest { base: Some(named), ..self.manifest.clone() })
+    }
+
+    fn temporary_base(&self) -> String {
+        format!("temp-{}.base", self.name)
+    }
+
+    /// Syncs a base that is whole and gives it its name, which no manifest knows yet.
+    fn name_base(&mut self, mut base: D::File, temporary: &str, is_rdb: bool) -> io::Result<File> {
+        base.flush()?;
+        base.sync()?;
+        self.base_sequence += 1;
+        let sequence = self.base_sequence;
+        let ending = if is_rdb { "rdb" } else { "aof" };
+        let name = format!("{}.{sequence}.base.{ending}", self.name);
+        self.disk.rename(temporary, &name)?;
+        self.disk.sync_names()?;
+        Ok(File { name, sequence, kind: Kind::Base })
     }
 
     /// Removes what a crash has left: files of history and temporary ones.
@@ -215,56 +252,72 @@ impl<D: Disk> Directory<D> {
     /// has to be written to the new base.
     pub fn begin_rewrite(&mut self, current: &mut D::File) -> io::Result<Rewrite<D::File>> {
         current.sync()?;
-        let temporary = format!("temp-{}.base", self.name);
+        let temporary = self.temporary_base();
         let base = self.disk.create(&temporary)?;
         let incremental = self.add_incremental()?;
         let sequence = self.manifest.incremental.last().map_or(1, |file| file.sequence);
         *current = incremental;
-        Ok(Rewrite { base, temporary, sequence, anew: None })
+        Ok(Rewrite { base, temporary, blocks: Blocks::Named(sequence) })
     }
 
     /// Begins a rewrite when the files so far are not to be trusted, or are of another time: they
     /// stay as they are until it is done, and then only its base and the new incremental file
     /// count, which is answered too.
     pub fn begin_anew(&mut self) -> io::Result<(Rewrite<D::File>, D::File)> {
-        let file = self.next_incremental();
-        let incremental = self.disk.create(&file.name)?;
-        let temporary = format!("temp-{}.base", self.name);
+        let blocks = format!("temp-{}.incr", self.name);
+        let incremental = self.disk.create(&blocks)?;
+        let temporary = self.temporary_base();
         let base = self.disk.create(&temporary)?;
-        let sequence = file.sequence;
-        Ok((Rewrite { base, temporary, sequence, anew: Some(file) }, incremental))
+        Ok((Rewrite { base, temporary, blocks: Blocks::Unnamed(blocks) }, incremental))
     }
 
     /// The incremental file that blocks are appended to while this rewrite runs.
     pub fn current_name<'a>(&'a self, rewrite: Option<&'a Rewrite<D::File>>) -> Option<&'a str> {
-        let anew = rewrite.and_then(|rewrite| rewrite.anew.as_ref());
-        anew.or(self.manifest.incremental.last()).map(|file| file.name.as_str())
+        match rewrite.map(|rewrite| &rewrite.blocks) {
+            Some(Blocks::Unnamed(name)) => Some(name),
+            _ => self.manifest.incremental.last().map(|file| file.name.as_str()),
+        }
     }
 
     /// Ends a rewrite whose base is whole: it and what came since are all data now. An incremental
-    /// file that no manifest names yet must have been synced.
-    pub fn finish_rewrite(&mut self, rewrite: Rewrite<D::File>, is_rdb: bool) -> io::Result<()> {
-        let Rewrite { mut base, temporary, sequence, anew } = rewrite;
-        base.flush()?;
-        base.sync()?;
-        self.base_sequence += 1;
-        let number = self.base_sequence;
-        let ending = if is_rdb { "rdb" } else { "aof" };
-        let name = format!("{}.{number}.base.{ending}", self.name);
-        self.disk.rename(&temporary, &name)?;
-        self.disk.sync_names()?;
+    /// file that no manifest names yet must have been synced; `keeps_blocks` says whether it is
+    /// wanted.
+    pub fn finish_rewrite(
+        &mut self,
+        rewrite: Rewrite<D::File>,
+        is_rdb: bool,
+        keeps_blocks: bool,
+    ) -> io::Result<()> {
+        let Rewrite { base, temporary, blocks } = rewrite;
+        let mut named = None;
+        let sequence = match blocks {
+            Blocks::Named(sequence) => sequence,
+            Blocks::Unnamed(temporary) if keeps_blocks => {
+                let file = self.next_incremental();
+                self.disk.rename(&temporary, &file.name)?;
+                named.insert(file).sequence
+            }
+            Blocks::Unnamed(temporary) => {
+                self.disk.remove(&temporary)?;
+                u64::MAX
+            }
+        };
+        let base = self.name_base(base, &temporary, is_rdb)?;
         let mut manifest = self.manifest.clone();
-        let new = File { name, sequence: number, kind: Kind::Base };
         let gone = manifest.incremental.extract_if(.., |file| file.sequence < sequence);
-        let gone: Vec<File> = manifest.base.replace(new).into_iter().chain(gone).collect();
+        let gone: Vec<File> = manifest.base.replace(base.clone()).into_iter().chain(gone).collect();
         let gone = gone.into_iter().chain(self.doubtful.clone());
-        manifest.incremental.extend(anew.clone());
-        manifest.history.extend(gone.map(|file| File { kind: Kind::History, ..file }));
-        let base = manifest.base.clone();
+        // The latest first, as Redis has it.
+        let mut history: Vec<File> =
+            gone.map(|file| File { kind: Kind::History, ..file }).collect();
+        history.reverse();
+        history.append(&mut manifest.history);
+        manifest.history = history;
+        manifest.incremental.extend(named.clone());
         let replaced = self.replace_manifest(manifest);
         match replaced {
             Ok(()) => self.doubtful.clear(),
-            Err(_) => self.doubtful.extend(base.into_iter().chain(anew)),
+            Err(_) => self.doubtful.extend([base].into_iter().chain(named)),
         }
         replaced
     }
@@ -273,8 +326,8 @@ impl<D: Disk> Directory<D> {
     pub fn abandon_rewrite(&mut self, rewrite: Rewrite<D::File>) -> io::Result<()> {
         drop(rewrite.base);
         let removed = self.disk.remove(&rewrite.temporary);
-        if let Some(file) = rewrite.anew {
-            self.disk.remove(&file.name)?;
+        if let Blocks::Unnamed(name) = rewrite.blocks {
+            self.disk.remove(&name)?;
         }
         removed
     }

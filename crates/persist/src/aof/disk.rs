@@ -4,12 +4,17 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-/// A file that only grows. What is written is safe once `sync` has succeeded; after it has failed
-/// nothing is known of what was written since the last time.
+/// A file whose bytes are written one behind the other. They are safe once `sync` has succeeded; after
+/// it has failed nothing is known of what was written since the last time.
 pub trait Append: Write + Send {
     fn sync(&mut self) -> io::Result<()>;
+    /// Writes all of this at a place, which has no influence on where `write` goes on.
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Cuts off for good what stands behind so many bytes.
+    fn cut(&mut self, keep_bytes: u64) -> io::Result<()>;
 }
 
 /// A folder. Names that were made, changed or removed are safe once `sync_names` has succeeded.
@@ -47,6 +52,15 @@ impl Append for fs::File {
     fn sync(&mut self) -> io::Result<()> {
         self.sync_data()
     }
+
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_at(bytes, at)
+    }
+
+    fn cut(&mut self, keep_bytes: u64) -> io::Result<()> {
+        self.set_len(keep_bytes)?;
+        self.sync_all()
+    }
 }
 
 impl Disk for Folder {
@@ -74,11 +88,12 @@ impl Disk for Folder {
     }
 
     fn extend(&self, name: &str, keep_bytes: u64) -> io::Result<fs::File> {
-        let file = OpenOptions::new().append(true).open(self.path.join(name))?;
+        // Not for appending, which would know one place only.
+        let mut file = OpenOptions::new().write(true).open(self.path.join(name))?;
         if file.metadata()?.len() > keep_bytes {
-            file.set_len(keep_bytes)?;
-            file.sync_all()?;
+            file.cut(keep_bytes)?;
         }
+        file.seek(SeekFrom::End(0))?;
         Ok(file)
     }
 

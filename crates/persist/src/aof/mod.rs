@@ -7,17 +7,19 @@
 //! `docs/formats/aof.md`.
 //!
 //! [`Writer`] makes blocks of commands and [`Reader`] finds them again, over any bytes;
-//! [`Manifest`] is the manifest's text; [`Directory`] keeps the files in order through crashes, over
+//! [`Log`] is the file that is appended to, [`Manifest`] is the manifest's text; [`Directory`] keeps the files in order through crashes, over
 //! a [`Disk`]. Who renders commands, runs them, and decides when to sync is for the caller to know.
 
 mod directory;
 mod disk;
+mod log;
 mod manifest;
 mod reader;
 mod writer;
 
 pub use directory::{Directory, Load, OpenError, Rewrite};
 pub use disk::{Append, Disk, Folder};
+pub use log::Log;
 pub use manifest::{File, Kind, Manifest, ManifestError};
 pub use reader::{Block, Error, Next, Reader, Torn};
 pub use writer::{Writer, put_block};

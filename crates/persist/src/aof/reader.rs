@@ -1,12 +1,15 @@
 //! What is in a file of commands: its blocks, and where it is torn.
 //!
 //! A crash leaves a file that ends in the middle of a block, or in zeros where the file system had
-//! made room: that is *torn*, and what is whole before it counts. Anything else that is not a block
-//! is damage, and an error with its place. Memory is taken as bytes arrive, whatever lengths claim.
+//! made room: that is *torn*, and what is whole before it counts. So is the last frame (`log.rs`) if it
+//! is not as it was written. Anything else that is not a block is damage, and an error with its place.
+//! Memory is taken as bytes arrive, whatever lengths claim.
 
 use std::fmt;
 use std::io::{self, Read};
 use std::ops::Range;
+
+use super::log::{Frame, is_empty, is_room};
 
 /// Bytes read at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -55,6 +58,8 @@ pub struct Torn {
     pub dropped_bytes: u64,
     /// Commands that are lost, an unfinished one included.
     pub dropped_commands: u64,
+    /// What is dropped is nothing but room that was made ahead: nobody misses it.
+    pub is_room: bool,
 }
 
 /// What comes next in a file.
@@ -77,6 +82,8 @@ pub struct Block<'a> {
     pub offset: u64,
     /// Where the next one begins.
     pub end_offset: u64,
+    /// Where the line is in front of the frame that it stands in.
+    pub frame_offset: Option<u64>,
     /// The latest time that the file has said, Unix s.
     pub time_s: Option<i64>,
 }
@@ -109,6 +116,8 @@ struct Span {
 enum Halt {
     More,
     Damaged(&'static str),
+    /// Room, or a frame that is not as it was written, up to this place.
+    Frayed(usize),
 }
 
 /// Reads one file.
@@ -132,8 +141,12 @@ pub struct Reader<R> {
     ends: Vec<usize>,
     is_in_multi: bool,
     time_s: Option<i64>,
-    /// Zeros at the end that were read and not kept.
-    zero_bytes: u64,
+    /// Frames are looked at. Within a frame there is none.
+    knows_frames: bool,
+    /// The frame that is read: where its line is in the file, and where it ends there.
+    frame: Option<(u64, u64)>,
+    /// Bytes at the end that were read and not kept.
+    passed_bytes: u64,
 }
 
 impl<R: Read> Reader<R> {
@@ -158,7 +171,9 @@ impl<R: Read> Reader<R> {
             ends: Vec::new(),
             is_in_multi: false,
             time_s: None,
-            zero_bytes: 0,
+            knows_frames: true,
+            frame: None,
+            passed_bytes: 0,
         }
     }
 
@@ -173,6 +188,7 @@ impl<R: Read> Reader<R> {
                 Ok(false) => {}
                 Err(Halt::More) if self.fill()? => {}
                 Err(Halt::More) => return Ok(Next::End(self.torn())),
+                Err(Halt::Frayed(end)) => return self.frayed(end),
                 Err(Halt::Damaged(what)) => {
                     let offset = self.buffer_offset + self.at as u64;
                     let block_offset = self.buffer_offset + self.block_start as u64;
@@ -183,12 +199,17 @@ impl<R: Read> Reader<R> {
                 }
             }
         }
+        let end_offset = self.buffer_offset + self.at as u64;
         Ok(Next::Block(Block {
             buffer: &self.buffer,
             spans: &self.spans,
             ends: &self.ends,
             offset: self.buffer_offset + self.block_start as u64,
-            end_offset: self.buffer_offset + self.at as u64,
+            end_offset,
+            frame_offset: self
+                .frame
+                .filter(|(_, end)| end_offset <= *end)
+                .map(|(offset, _)| offset),
             time_s: self.time_s,
         }))
     }
@@ -208,6 +229,16 @@ impl<R: Read> Reader<R> {
         }
         if self.buffer.get(self.at) == Some(&b'#') {
             let line = self.line(ANNOTATION_BYTES_MAX)?;
+            if self.knows_frames && !self.is_in_multi {
+                if is_room(&self.buffer[line.clone()]) {
+                    return Err(Halt::Frayed(self.at));
+                }
+                match Frame::parse(&self.buffer[line.clone()]) {
+                    None => {}
+                    Some(Some(frame)) => self.begin_frame(frame, line.end + 2)?,
+                    Some(None) => return Err(Halt::Damaged("the line of a frame is wrong")),
+                }
+            }
             if let Some(time) = self.buffer[line.clone()].strip_prefix(b"#TS:") {
                 let time = std::str::from_utf8(time).ok().and_then(|time| time.parse().ok());
                 self.time_s = time.or(self.time_s);
@@ -228,6 +259,24 @@ impl<R: Read> Reader<R> {
                 Ok(false)
             }
         }
+    }
+
+    /// Looks at a frame as a whole before anything of it counts.
+    fn begin_frame(&mut self, frame: Frame, from: usize) -> Result<(), Halt> {
+        let bytes = usize::try_from(frame.bytes).unwrap_or(usize::MAX);
+        let end = from.saturating_add(bytes);
+        let Some(content) = self.buffer.get(from..end) else {
+            return match self.has_ended {
+                true => Err(Halt::Frayed(self.buffer.len())),
+                false => Err(Halt::More),
+            };
+        };
+        if !frame.is_of(content) {
+            return Err(Halt::Frayed(end));
+        }
+        let line_offset = self.buffer_offset + self.at as u64;
+        self.frame = Some((line_offset, self.buffer_offset + end as u64));
+        Ok(())
     }
 
     fn argument(&mut self, bytes: usize) -> Result<bool, Halt> {
@@ -316,7 +365,7 @@ impl<R: Read> Reader<R> {
                 return Ok(false);
             }
             // Only how many they are counts.
-            self.zero_bytes += (self.buffer.len() - from) as u64;
+            self.passed_bytes += (self.buffer.len() - from) as u64;
             self.buffer.truncate(from);
             let mut chunk = self.input.by_ref().take(self.step_bytes);
             if chunk.read_to_end(&mut self.buffer)? == 0 {
@@ -325,16 +374,67 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    /// Room begins here, or a frame that is not as it was written and ends there. It was to be synced
+    /// before more was written behind it: if something is there, it is damage.
+    fn frayed(&mut self, end: usize) -> Result<Next<'_>, Error> {
+        let offset = self.buffer_offset + self.at as u64;
+        let is_frame = end > self.at;
+        let mut is_room = !is_frame;
+        let mut passed_to = self.buffer_offset + end as u64;
+        let dropped_commands = match is_frame {
+            true => count_commands(&self.buffer[self.at..end]),
+            // The line of a frame is not there. Some of the rest may be.
+            false => 1,
+        };
+        loop {
+            if !is_empty(passed_to, &self.buffer[end..]) {
+                if is_frame {
+                    let what = "a frame does not have its sum";
+                    return Err(Error::Damaged { offset, block_offset: offset, what });
+                }
+                is_room = false;
+            }
+            passed_to += (self.buffer.len() - end) as u64;
+            self.buffer.truncate(end);
+            let mut chunk = self.input.by_ref().take(self.step_bytes);
+            if chunk.read_to_end(&mut self.buffer)? == 0 {
+                break;
+            }
+        }
+        Ok(Next::End(Some(Torn {
+            keep_bytes: offset,
+            dropped_bytes: passed_to - offset,
+            dropped_commands: if is_room { 0 } else { dropped_commands },
+            is_room,
+        })))
+    }
+
     /// What is lost if the file ends here.
     fn torn(&self) -> Option<Torn> {
-        let total_bytes = self.buffer_offset + self.buffer.len() as u64 + self.zero_bytes;
+        let total_bytes = self.buffer_offset + self.buffer.len() as u64 + self.passed_bytes;
         let keep_bytes = self.buffer_offset + self.block_start as u64;
         let is_in_command = self.arguments_left > 0 || self.at < self.buffer.len();
         (keep_bytes < total_bytes).then(|| Torn {
             keep_bytes,
             dropped_bytes: total_bytes - keep_bytes,
             dropped_commands: self.ends.len() as u64 + u64::from(is_in_command),
+            is_room: false,
         })
+    }
+}
+
+/// How many commands there are in what is left of a frame, behind its line.
+fn count_commands(frame: &[u8]) -> u64 {
+    let content =
+        frame.iter().position(|byte| *byte == b'\n').map_or(&[][..], |end| &frame[end + 1..]);
+    let (mut reader, mut count) = (Reader::new(content, 0), 0);
+    reader.knows_frames = false;
+    loop {
+        match reader.next_block() {
+            Ok(Next::Block(block)) => count += block.command_count() as u64,
+            Ok(Next::End(torn)) => return count + torn.map_or(0, |torn| torn.dropped_commands),
+            Err(_) => return count + 1,
+        }
     }
 }
 
@@ -351,7 +451,7 @@ fn number(line: &[u8], marker: u8) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aof::Writer;
+    use crate::aof::{Append, Log, Writer};
 
     fn command(args: &[&str]) -> Vec<u8> {
         let mut out = format!("*{}\r\n", args.len()).into_bytes();
@@ -503,6 +603,131 @@ mod tests {
         // Zeros with something behind them are no torn end.
         let (_, end) = read(&[&whole[..], &[0; 5000], &whole].concat());
         assert_eq!(end, Err((whole.len() as u64, whole.len() as u64)));
+    }
+
+    /// A file in memory, that is written like one on a disk.
+    #[derive(Default)]
+    struct Memory {
+        bytes: Vec<u8>,
+        at: usize,
+    }
+
+    impl io::Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.write_at(self.at as u64, bytes)?;
+            self.at += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Append for Memory {
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+            let (at, end) = (at as usize, at as usize + bytes.len());
+            self.bytes.resize(self.bytes.len().max(end), 0);
+            self.bytes[at..end].copy_from_slice(bytes);
+            Ok(())
+        }
+
+        fn cut(&mut self, keep_bytes: u64) -> io::Result<()> {
+            self.bytes.truncate(keep_bytes as usize);
+            Ok(())
+        }
+    }
+
+    /// Three frames in room, and where each begins; what is behind them, and how many blocks they have.
+    fn framed() -> (Vec<u8>, [usize; 4]) {
+        let mut log = Log::new(Memory::default(), 0);
+        log.write(&command(&["SET", "k", "v"])).expect("it fits");
+        log.make_room(2000).expect("it fits");
+        let mut places = [0; 4];
+        for place in &mut places[..3] {
+            *place = log.len_bytes() as usize;
+            let some = command(&["SET", "k", &"x".repeat(*place)]);
+            log.write(&[&some[..], &command(&["DEL", "k"])].concat()).expect("it fits");
+            log.sync().expect("it works");
+        }
+        places[3] = log.len_bytes() as usize;
+        assert!(log.room_bytes() > 0);
+        (std::mem::take(&mut log.file().bytes), places)
+    }
+
+    #[test]
+    fn room_is_no_loss() {
+        let (bytes, [.., end]) = framed();
+        let torn = Torn {
+            keep_bytes: end as u64,
+            dropped_bytes: (bytes.len() - end) as u64,
+            dropped_commands: 0,
+            is_room: true,
+        };
+        let (seen, found) = read(&bytes);
+        assert_eq!((seen.len(), found), (7, Ok(Some(torn))));
+        assert_eq!(read(&bytes[..end]), (seen.clone(), Ok(None)));
+        for step in [1, 50, 999] {
+            assert_eq!(
+                read_from(Reader::in_steps(&bytes[..], 0, step)),
+                (seen.clone(), Ok(Some(torn)))
+            );
+        }
+        // It may be cut anywhere, and some of it may never have been written.
+        let mut cut = bytes[..end + 200].to_vec();
+        cut[end + 64..].fill(0);
+        assert!(matches!(read(&cut), (_, Ok(Some(Torn { is_room: true, .. })))));
+    }
+
+    #[test]
+    fn a_frame_counts_as_a_whole() {
+        let (bytes, [first, _, last, end]) = framed();
+        // Not all that was written is there: sectors of the last frame are what was before.
+        let line = bytes[end..end + 64].to_vec();
+        for sector in (last..end).step_by(64) {
+            // The room before it was there.
+            let zeros = Some(&[0; 64][..]).filter(|_| sector > last);
+            for before in [&line[..]].into_iter().chain(zeros) {
+                let mut torn = bytes.clone();
+                torn[sector..sector + 64].copy_from_slice(before);
+                let (seen, found) = read(&torn);
+                assert_eq!(seen.len(), 5);
+                let found = found.expect("it is no damage").expect("it is torn");
+                assert_eq!(found.keep_bytes, last as u64);
+                assert_eq!(found.dropped_bytes, (bytes.len() - last) as u64);
+                assert!((1..=3).contains(&found.dropped_commands) && !found.is_room);
+            }
+        }
+        for cut in last + 64..end {
+            let (seen, found) = read(&bytes[..cut]);
+            assert_eq!(seen.len(), 5);
+            assert!(matches!(found, Ok(Some(Torn { is_room: false, .. }))), "{cut}: {found:?}");
+        }
+        // Those before it were synced, and may not be otherwise.
+        for at in first..last {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x80;
+            let (seen, found) = read(&damaged);
+            // Without its line a frame is read as any other blocks.
+            assert!(found.is_err() || seen.len() == 7, "{at}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn frames_in_frames_are_no_way_to_go_deep() {
+        let mut bytes = Vec::new();
+        for _ in 0..100_000 {
+            let mut log = Log::new(Memory::default(), 0);
+            log.make_room(128).expect("it fits");
+            log.write(b"*1\r\n").expect("it fits");
+            bytes.extend_from_slice(&log.file().bytes[..64]);
+        }
+        let (seen, found) = read(&bytes);
+        assert!(seen.is_empty() && found.is_err());
     }
 
     #[test]

@@ -38,6 +38,40 @@ pub fn value<R: Read>(
     limits: &Limits,
     scratch: &mut Scratch,
 ) -> Result<Option<Value>, Fault> {
+    read_value(source, kind, limits, scratch).map_err(|fault| match (fault, compact(kind)) {
+        (Fault::Corrupt(what), Some(name)) => {
+            // In Redis's words, which tools know.
+            Fault::Corrupt(format!("{name} integrity check failed: {what}"))
+        }
+        (fault, _) => fault,
+    })
+}
+
+/// What values of this type are packed into.
+fn compact(kind: u8) -> Option<&'static str> {
+    Some(match kind {
+        kind::LIST_ZIPLIST | kind::LIST_QUICKLIST => "Ziplist",
+        kind::LIST_QUICKLIST_2 => "Listpack",
+        kind::SET_INTSET => "Intset",
+        kind::SET_LISTPACK => "Set listpack",
+        kind::HASH_ZIPMAP => "Zipmap",
+        kind::HASH_ZIPLIST => "Hash ziplist",
+        kind::HASH_LISTPACK => "Hash listpack",
+        kind::ZSET_ZIPLIST => "Zset ziplist",
+        kind::ZSET_LISTPACK => "Zset listpack",
+        kind::STREAM_LISTPACKS | kind::STREAM_LISTPACKS_2 | kind::STREAM_LISTPACKS_3 => {
+            "Stream listpack"
+        }
+        _ => return None,
+    })
+}
+
+fn read_value<R: Read>(
+    source: &mut Source<R>,
+    kind: u8,
+    limits: &Limits,
+    scratch: &mut Scratch,
+) -> Result<Option<Value>, Fault> {
     let collection = match kind {
         kind::STRING => return string(source, scratch).map(Some),
         kind::LIST => list(source, limits, scratch),
@@ -64,7 +98,12 @@ pub fn value<R: Read>(
         kind::HASH => hash(source, limits, scratch),
         kind::HASH_ZIPMAP => {
             source.string(&mut scratch.one)?;
-            packed_hash(Zipmap::new(&scratch.one), limits)
+            match packed_hash(Zipmap::new(&scratch.one), limits)? {
+                Collection::Hash(hash) if hash.is_empty() => {
+                    return Fault::corrupt("a zipmap has no elements");
+                }
+                hash => Ok(hash),
+            }
         }
         kind::HASH_ZIPLIST => {
             source.string(&mut scratch.one)?;
@@ -84,20 +123,26 @@ pub fn value<R: Read>(
             packed_zset(Listpack::new(&scratch.one)?, limits)
         }
         kind::STREAM_LISTPACKS | kind::STREAM_LISTPACKS_2 | kind::STREAM_LISTPACKS_3 => {
-            let stream = super::stream::read(source, kind, limits, &mut scratch.one);
+            let stream = super::stream::read(source, kind, &mut scratch.one);
             scratch.let_go();
             return stream.map(|stream| Some(stream.into()));
         }
         kind::MODULE_PRE_GA => return Err(Fault::NotBuilt("a value of a module".to_owned())),
         kind::MODULE_2 => {
-            let name = module_name(source.length()?);
-            return Err(Fault::NotBuilt(format!("a value of the module type '{name}'")));
+            let json = super::json::read(source, &mut scratch.one);
+            scratch.let_go();
+            return json.map(|json| Some(Collection::Json(json).into()));
         }
-        kind::HASH_METADATA_PRE_GA
-        | kind::HASH_LISTPACK_EX_PRE_GA
-        | kind::HASH_METADATA
-        | kind::HASH_LISTPACK_EX => {
-            return Err(Fault::NotBuilt("a hash with fields that expire".to_owned()));
+        kind::HASH_METADATA_PRE_GA | kind::HASH_METADATA => {
+            timed_hash(source, kind, limits, scratch)
+        }
+        kind::HASH_LISTPACK_EX_PRE_GA | kind::HASH_LISTPACK_EX => {
+            if kind == kind::HASH_LISTPACK_EX {
+                // The earliest of the times that follow.
+                source.array::<8>()?;
+            }
+            source.string(&mut scratch.one)?;
+            packed_timed_hash(Listpack::new(&scratch.one)?, limits)
         }
         _ => return Fault::corrupt(format!("there is no type {kind} of values")),
     }?;
@@ -106,8 +151,8 @@ pub fn value<R: Read>(
         Collection::Set(set) => set.is_empty(),
         Collection::Hash(hash) => hash.is_empty(),
         Collection::Zset(zset) => zset.is_empty(),
-        // Without entries it is still a stream.
-        Collection::Stream(_) => false,
+        // Without entries it is still a stream, and any value is a document.
+        Collection::Stream(_) | Collection::Json(_) => false,
     };
     scratch.let_go();
     Ok((!is_empty).then(|| collection.into()))
@@ -127,9 +172,17 @@ impl Scratch {
 
 /// The name in the id of a module's type: nine characters of six bits, then ten bits of version.
 pub fn module_name(id: u64) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     (0..9).map(|at| char::from(LETTERS[(id >> (58 - 6 * at)) as usize & 63])).collect()
 }
+
+/// The id of a module's type in a version of its encoding.
+pub fn module_id(name: &[u8; 9], encoding: u64) -> u64 {
+    let number = |letter| LETTERS.iter().position(|known| known == letter).unwrap_or(0) as u64;
+    name.iter().fold(0, |id, letter| id << 6 | number(letter)) << 10 | encoding
+}
+
+/// Of the names of modules' types.
+const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 fn string<R: Read>(source: &mut Source<R>, scratch: &mut Scratch) -> Result<Value, Fault> {
     source.string(&mut scratch.one)?;
@@ -254,6 +307,65 @@ fn hash<R: Read>(
         if !hash.set(&scratch.one, &scratch.two, limits) {
             return Fault::corrupt("a hash has a field twice");
         }
+    }
+    Ok(Collection::Hash(hash))
+}
+
+/// In front of each field stands its time, Unix ms, or 0; in later files how much later than the
+/// earliest it is, plus one.
+fn timed_hash<R: Read>(
+    source: &mut Source<R>,
+    kind: u8,
+    limits: &Limits,
+    scratch: &mut Scratch,
+) -> Result<Collection, Fault> {
+    let earliest_ms = match kind {
+        kind::HASH_METADATA => u64::from_le_bytes(source.array()?),
+        _ => 1,
+    };
+    let count = source.length()?;
+    let mut hash = Hash::new();
+    hash.prepare(count.min(TRUSTED_ELEMENTS) as usize, limits);
+    for _ in 0..count {
+        let time = source.length()?;
+        source.string(&mut scratch.one)?;
+        source.string(&mut scratch.two)?;
+        if !hash.set(&scratch.one, &scratch.two, limits) {
+            return Fault::corrupt("a hash has a field twice");
+        }
+        if time != 0 {
+            let at_ms = earliest_ms.checked_add(time - 1).map(i64::try_from);
+            let Some(Ok(at_ms)) = at_ms else {
+                return Fault::corrupt("a field expires at no time there is");
+            };
+            hash.set_time(&scratch.one, Some(at_ms));
+        }
+    }
+    Ok(Collection::Hash(hash))
+}
+
+/// Fields, values and times, Unix ms, in turn; 0 for none.
+fn packed_timed_hash<'a>(
+    mut elements: impl Iterator<Item = Result<Element<'a>, Broken>>,
+    limits: &Limits,
+) -> Result<Collection, Fault> {
+    let mut hash = Hash::new();
+    let (mut name, mut content, mut time) = (Vec::new(), Vec::new(), Vec::new());
+    while let Some(field) = elements.next() {
+        text(field?, &mut name);
+        let (Some(value), Some(at_ms)) = (elements.next(), elements.next()) else {
+            return Fault::corrupt("the last field of a hash has no value or no time");
+        };
+        text(value?, &mut content);
+        text(at_ms?, &mut time);
+        let at_ms = number::parse_i64(&time).filter(|at_ms| *at_ms >= 0);
+        let Some(at_ms) = at_ms else {
+            return Fault::corrupt("a field expires at no time there is");
+        };
+        if !hash.set(&name, &content, limits) {
+            return Fault::corrupt("a hash has a field twice");
+        }
+        hash.set_time(&name, (at_ms > 0).then_some(at_ms));
     }
     Ok(Collection::Hash(hash))
 }

@@ -7,9 +7,10 @@ use data::stream::Id;
 use data::{Encoding, Hash, List, Member, Set, Stream, Zset, hash, listpack, number, set, zset};
 use engine::{Str, ValueRef};
 
+use super::json;
 use super::lzf::Compressor;
 use super::packed::{COUNT_UNKNOWN, END, put_backlen};
-use super::stream::{put_block, put_tail};
+use super::stream::{Tail, put_block};
 use super::{Version, kind, length, node};
 
 /// Shorter strings are not worth compressing, as in Redis.
@@ -26,7 +27,7 @@ pub struct Encoder {
     version: Version,
     compressor: Option<Compressor>,
     /// A compact collection under construction.
-    packed: Vec<u8>,
+    pub(super) packed: Vec<u8>,
 }
 
 /// Appends a length.
@@ -65,6 +66,10 @@ impl Encoder {
     pub fn new(version: Version, compress: bool) -> Encoder {
         let compressor = compress.then(Compressor::default);
         Encoder { version, compressor, packed: Vec::new() }
+    }
+
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// Appends a string.
@@ -110,6 +115,7 @@ impl Encoder {
                 Encoding::Listpack if self.version >= Version::V11 => kind::SET_LISTPACK,
                 _ => kind::SET,
             },
+            ValueRef::Hash(hash) if hash.has_times() => kind::HASH_METADATA,
             ValueRef::Hash(hash) => match hash.encoding() {
                 Encoding::Listpack => kind::HASH_LISTPACK,
                 _ => kind::HASH,
@@ -120,6 +126,7 @@ impl Encoder {
             },
             ValueRef::Stream(_) if self.version >= Version::V11 => kind::STREAM_LISTPACKS_3,
             ValueRef::Stream(_) => kind::STREAM_LISTPACKS_2,
+            ValueRef::Json(_) => kind::MODULE_2,
         }
     }
 
@@ -154,6 +161,8 @@ enum Rest<'a> {
     Blocks(&'a List, usize),
     /// The blocks of a stream behind this one.
     Entries(&'a Stream, Option<Id>),
+    /// What stands behind them.
+    Tail(&'a Stream, Tail),
     Members(set::Iter<'a>),
     Fields(hash::Iter<'a>),
     /// From the highest score down, as Redis has them: reading them in that order is cheap there.
@@ -207,11 +216,15 @@ impl<'a> Pieces<'a> {
                     put_block(base, block, encoder, out);
                     *behind = Some(base);
                 }
-                None => {
-                    put_tail(stream, out);
-                    self.rest = Rest::Nothing;
-                }
+                None => self.rest = Rest::Tail(stream, Tail::Head),
             },
+            Rest::Tail(..) => {
+                if let Rest::Tail(stream, tail) = std::mem::replace(&mut self.rest, Rest::Nothing)
+                    && let Some(next) = tail.put(stream, encoder, out)
+                {
+                    self.rest = Rest::Tail(stream, next);
+                }
+            }
             Rest::Members(members) => match members.next() {
                 Some(Member::Bytes(bytes)) => self.string(bytes, encoder, out),
                 Some(integer) => encoder.string(&integer, out),
@@ -255,6 +268,10 @@ impl<'a> Pieces<'a> {
                 put_length(stream.block_count() as u64, out);
                 Rest::Entries(stream, None)
             }
+            (ValueRef::Json(json), _) => {
+                json::put(json, encoder, out);
+                Rest::Nothing
+            }
             (ValueRef::Set(set), kind::SET_INTSET) => {
                 pack_intset(set, &mut encoder.packed);
                 encoder.packed_string(out);
@@ -274,6 +291,10 @@ impl<'a> Pieces<'a> {
             (ValueRef::Hash(hash), kind::HASH_LISTPACK) => {
                 pack_hash(hash, encoder);
                 encoder.packed_string(out);
+                Rest::Nothing
+            }
+            (ValueRef::Hash(hash), kind::HASH_METADATA) => {
+                put_timed_hash(hash, encoder, out);
                 Rest::Nothing
             }
             (ValueRef::Hash(hash), _) => {
@@ -370,6 +391,30 @@ fn pack_hash(hash: &Hash, encoder: &mut Encoder) {
             put_entry(value, packed);
         }
     });
+}
+
+/// The earliest time, and in front of each field how much later its own is, plus one; 0 for none.
+fn put_timed_hash(hash: &Hash, encoder: &mut Encoder, out: &mut Vec<u8>) {
+    let (earliest_ms, _) = hash.earliest().unwrap_or_default();
+    out.extend_from_slice(&earliest_ms.to_le_bytes());
+    put_length(hash.len() as u64, out);
+    for (field, value) in hash.iter() {
+        put_timed_field(hash, earliest_ms, field, value, encoder, out);
+    }
+}
+
+pub fn put_timed_field(
+    hash: &Hash,
+    earliest_ms: i64,
+    field: &[u8],
+    value: &[u8],
+    encoder: &mut Encoder,
+    out: &mut Vec<u8>,
+) {
+    let time = hash.time_ms(field).map_or(0, |at_ms| at_ms.abs_diff(earliest_ms) + 1);
+    put_length(time, out);
+    encoder.string(field, out);
+    encoder.string(value, out);
 }
 
 fn pack_zset(zset: &Zset, encoder: &mut Encoder) {

@@ -11,11 +11,13 @@
 
 mod decode;
 mod encode;
+mod json;
 mod long;
 mod lzf;
 mod packed;
 mod payload;
 mod reader;
+mod run;
 mod source;
 mod stream;
 mod writer;
@@ -23,12 +25,16 @@ mod writer;
 use std::fmt;
 use std::io;
 
-use crc::{CRC_64_REDIS, Crc, Table};
+use crc_fast::CrcAlgorithm::Crc64Redis;
+use crc_fast::Digest;
 
 pub use encode::{Encoder, Pieces};
 pub use long::Long;
-pub use payload::{RestoreError, dump, restore, trust_checksums};
-pub use reader::{Item, Key, Reader};
+pub use payload::{
+    FunctionsError, RestoreError, dump, dump_functions, restore, restore_functions, trust_checksums,
+};
+pub use reader::{Item, Key, Piece, Reader};
+pub use run::Run;
 pub use writer::{Access, Records, Writer};
 
 /// How many times larger than the input what was read from it may be: LZF's densest code spells
@@ -38,11 +44,13 @@ pub const EXPANSION_MAX: usize = 88;
 /// The highest version that is read.
 pub const VERSION_MAX: u16 = 12;
 
-static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
-
 /// CRC-64 as RDB files and payloads have it.
 pub fn checksum(bytes: &[u8]) -> u64 {
-    CRC.checksum(bytes)
+    crc_fast::checksum(Crc64Redis, bytes)
+}
+
+fn new_digest() -> Digest {
+    Digest::new(Crc64Redis)
 }
 
 /// What files are written as.
@@ -108,6 +116,16 @@ mod kind {
     pub const HASH_LISTPACK_EX_PRE_GA: u8 = 23;
     pub const HASH_METADATA: u8 = 24;
     pub const HASH_LISTPACK_EX: u8 = 25;
+}
+
+/// What comes next in the value of a module.
+mod part {
+    pub const END: u64 = 0;
+    pub const SIGNED: u64 = 1;
+    pub const UNSIGNED: u64 = 2;
+    pub const FLOAT: u64 = 3;
+    pub const DOUBLE: u64 = 4;
+    pub const STRING: u64 = 5;
 }
 
 /// Lengths, and what stands in their place: the two upper bits of the first byte tell.
@@ -199,5 +217,26 @@ impl Fault {
 impl From<packed::Broken> for Fault {
     fn from(broken: packed::Broken) -> Fault {
         Fault::Corrupt(broken.0.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn checksums_are_those_of_redis() {
+        assert_eq!(super::checksum(b"123456789"), 0xe9c6_d914_c4b8_d9ca);
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        for bytes in (0..600).chain([4096, 70_001]) {
+            let text: Vec<u8> = (0..bytes).map(|_| random.u8(..)).collect();
+            let expected = crc::Crc::<u64>::new(&crc::CRC_64_REDIS).checksum(&text);
+            assert_eq!(super::checksum(&text), expected, "{bytes} bytes");
+            let (first, second) = text.split_at(random.usize(..=bytes));
+            let mut digest = super::new_digest();
+            digest.update(first);
+            digest.update(second);
+            assert_eq!(digest.finalize(), expected, "{bytes} bytes in two");
+        }
     }
 }

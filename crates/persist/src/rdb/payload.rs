@@ -9,7 +9,7 @@ use engine::{Value, ValueRef};
 use super::decode::{self, Scratch};
 use super::encode::{Encoder, Pieces};
 use super::source::Source;
-use super::{CRC, Error, Fault, VERSION_MAX, Version};
+use super::{Error, Fault, VERSION_MAX, Version, checksum, opcode};
 
 const FOOTER_BYTES: usize = 10;
 const PIECE_BYTES: usize = 1 << 20;
@@ -29,10 +29,55 @@ pub fn dump(value: ValueRef<'_>, version: Version) -> Vec<u8> {
     let mut out = vec![encoder.kind(value)];
     let mut pieces = Pieces::of(value);
     while pieces.next(&mut encoder, PIECE_BYTES, &mut out) {}
-    out.extend(version.number().to_le_bytes());
-    let sum = CRC.checksum(&out);
-    out.extend(sum.to_le_bytes());
-    out
+    end(out, version)
+}
+
+fn end(mut body: Vec<u8>, version: Version) -> Vec<u8> {
+    body.extend(version.number().to_le_bytes());
+    let sum = checksum(&body);
+    body.extend(sum.to_le_bytes());
+    body
+}
+
+/// The payload of FUNCTION DUMP: the codes of libraries.
+pub fn dump_functions<'c>(codes: impl Iterator<Item = &'c [u8]>, version: Version) -> Vec<u8> {
+    let (mut encoder, mut out) = (Encoder::new(version, true), Vec::new());
+    for code in codes {
+        out.push(opcode::FUNCTION2);
+        encoder.string(code, &mut out);
+    }
+    end(out, version)
+}
+
+/// Why the payload of FUNCTION DUMP was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FunctionsError {
+    /// Not of a version that is read, or not what was dumped.
+    Footer,
+    /// As only candidates of Redis 7.0 wrote it.
+    PreGa,
+    /// It has something else than libraries.
+    OtherKind,
+    Broken,
+}
+
+/// The codes of libraries in a payload.
+pub fn restore_functions(payload: &[u8]) -> Result<Vec<Vec<u8>>, FunctionsError> {
+    let body = body(payload).ok_or(FunctionsError::Footer)?;
+    let mut source = Source::short(body, body.len());
+    let mut codes = Vec::new();
+    let broken = |_: Fault| FunctionsError::Broken;
+    while !source.is_at_end().map_err(broken)? {
+        match source.byte().map_err(broken)? {
+            opcode::FUNCTION2 => {}
+            opcode::FUNCTION_PRE_GA => return Err(FunctionsError::PreGa),
+            _ => return Err(FunctionsError::OtherKind),
+        }
+        let mut code = Vec::new();
+        source.string(&mut code).map_err(broken)?;
+        codes.push(code);
+    }
+    Ok(codes)
 }
 
 static TRUSTS_CHECKSUMS: AtomicBool = AtomicBool::new(false);
@@ -42,17 +87,21 @@ pub fn trust_checksums(trusts: bool) {
     TRUSTS_CHECKSUMS.store(trusts, Ordering::Relaxed);
 }
 
-/// The value of a payload, in the encoding that `limits` ask for.
-pub fn restore(payload: &[u8], limits: &Limits) -> Result<Value, RestoreError> {
-    let body_bytes = payload.len().checked_sub(FOOTER_BYTES).ok_or(RestoreError::Footer)?;
+/// What stands before the footer, if that is right.
+fn body(payload: &[u8]) -> Option<&[u8]> {
+    let body_bytes = payload.len().checked_sub(FOOTER_BYTES)?;
     let (body, footer) = payload.split_at(body_bytes);
     let (version, sum) = footer.split_at(2);
     let number = u16::from_le_bytes(version.try_into().expect("two bytes"));
     let sum = u64::from_le_bytes(sum.try_into().expect("eight bytes"));
     let is_trusted = TRUSTS_CHECKSUMS.load(Ordering::Relaxed);
-    if number > VERSION_MAX || (!is_trusted && CRC.checksum(&payload[..body_bytes + 2]) != sum) {
-        return Err(RestoreError::Footer);
-    }
+    let is_right = is_trusted || checksum(&payload[..body_bytes + 2]) == sum;
+    (number <= VERSION_MAX && is_right).then_some(body)
+}
+
+/// The value of a payload, in the encoding that `limits` ask for.
+pub fn restore(payload: &[u8], limits: &Limits) -> Result<Value, RestoreError> {
+    let body = body(payload).ok_or(RestoreError::Footer)?;
     let mut source = Source::short(body, body.len());
     let result = (|| {
         let kind = source.byte()?;

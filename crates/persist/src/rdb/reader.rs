@@ -1,13 +1,19 @@
 //! Files: an iterator over what is in them, checksum included.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use data::Limits;
 use engine::Value;
 
 use super::decode::{self, Scratch};
+use super::run::{self, Run};
 use super::source::{Length, Source};
-use super::{Error, Fault, VERSION_MAX, opcode};
+use super::{Error, Fault, VERSION_MAX, opcode, part};
+
+/// Keys are cut out by so much at once: what the caches of a processor hold beside other things.
+const RUN_BYTES: usize = 256 << 10;
+/// Fewer are not worth handing over.
+const RUN_BYTES_MIN: usize = 64 << 10;
 
 /// One record of a file.
 pub enum Item {
@@ -26,6 +32,8 @@ pub enum Item {
     Key(Key),
     /// The code of a library of functions.
     Function(Vec<u8>),
+    /// A key that holds an empty collection, which is none.
+    Empty(Vec<u8>),
     /// Something that was passed over, for the log.
     Skipped(String),
 }
@@ -42,6 +50,13 @@ pub struct Key {
     pub frequency: Option<u8>,
 }
 
+/// What a file is cut into where several threads read it.
+pub enum Piece {
+    Item(Item),
+    /// Keys that were not looked into.
+    Run(Run),
+}
+
 /// Reads a file of which it knows nothing but the bytes that come. After an error it is over.
 pub struct Reader<R> {
     source: Source<R>,
@@ -49,6 +64,24 @@ pub struct Reader<R> {
     scratch: Scratch,
     version: u16,
     is_over: bool,
+    /// What is read are the keys of a [`Run`], behind which nothing follows.
+    is_run: bool,
+    /// Up to here keys come one by one.
+    single_until: u64,
+}
+
+impl Reader<io::Empty> {
+    /// Reads keys that were cut out of a file.
+    pub fn of_run(run: Run, limits: &Limits) -> Reader<io::Empty> {
+        let Run { bytes, offset } = run;
+        let source = Source::within(bytes, offset);
+        Reader { is_run: true, ..Reader::with(source, limits, VERSION_MAX) }
+    }
+
+    /// A buffer for the next run.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.source.into_buffer()
+    }
 }
 
 impl<R: Read> Reader<R> {
@@ -67,8 +100,12 @@ impl<R: Read> Reader<R> {
                 format!("RDB files of version {version} cannot be read, only 1 to {VERSION_MAX}");
             return Err(Error::Version(text));
         }
+        Ok(Reader::with(source, limits, version))
+    }
+
+    fn with(source: Source<R>, limits: &Limits, version: u16) -> Reader<R> {
         let (limits, scratch) = (*limits, Scratch::default());
-        Ok(Reader { source, limits, scratch, version, is_over: false })
+        Reader { source, limits, scratch, version, is_over: false, is_run: false, single_until: 0 }
     }
 
     pub fn version(&self) -> u16 {
@@ -96,9 +133,39 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    /// The next record, or many at once if they are keys. `spare` is a buffer for these.
+    pub fn piece(&mut self, spare: &mut Vec<u8>) -> Result<Option<Piece>, Error> {
+        if !self.is_over && self.source.offset() >= self.single_until {
+            let bytes = self.keys_ahead().map_err(|fault| at(&self.source, None, fault))?;
+            if bytes >= RUN_BYTES_MIN {
+                let offset = self.source.offset();
+                self.source.cut(bytes, spare);
+                return Ok(Some(Piece::Run(Run { bytes: std::mem::take(spare), offset })));
+            }
+            self.single_until = self.source.offset() + bytes as u64;
+        }
+        Ok(self.item()?.map(Piece::Item))
+    }
+
+    /// How many bytes of whole keys come next, of those that fit into a run.
+    fn keys_ahead(&mut self) -> Result<usize, Fault> {
+        loop {
+            let buffered = self.source.buffered();
+            let bytes = run::whole_keys(buffered);
+            // Something else comes behind it, or its end is not there yet.
+            let is_cut_short = bytes == buffered.len() || run::is_key(buffered[bytes]);
+            if bytes >= RUN_BYTES_MIN || !is_cut_short || !self.source.fetch(RUN_BYTES)? {
+                return Ok(bytes);
+            }
+        }
+    }
+
     fn record(&mut self, key: &mut Option<Vec<u8>>) -> Result<Option<Item>, Failure> {
         let (mut expire_at_ms, mut idle_seconds, mut frequency) = (None, None, None);
         let source = &mut self.source;
+        if self.is_run && source.is_at_end()? {
+            return Ok(None);
+        }
         loop {
             let kind = source.byte()?;
             // These belong to the key that follows.
@@ -163,10 +230,7 @@ impl<R: Read> Reader<R> {
                     source.string(&mut name)?;
                     let name = key.insert(name);
                     match decode::value(source, kind, &self.limits, &mut self.scratch)? {
-                        None => Item::Skipped(format!(
-                            "the key '{}', an empty collection",
-                            name.escape_ascii()
-                        )),
+                        None => Item::Empty(std::mem::take(name)),
                         Some(value) => Item::Key(Key {
                             key: std::mem::take(name),
                             value,
@@ -217,23 +281,17 @@ fn at<R: Read>(source: &Source<R>, key: Option<Vec<u8>>, fault: Fault) -> Error 
 
 /// Passes over what a module kept beside the keys, each piece of which says what it is.
 fn module_aux<R: Read>(source: &mut Source<R>) -> Result<String, Fault> {
-    const EOF: u64 = 0;
-    const SIGNED: u64 = 1;
-    const UNSIGNED: u64 = 2;
-    const FLOAT: u64 = 3;
-    const DOUBLE: u64 = 4;
-    const STRING: u64 = 5;
     let name = decode::module_name(source.length()?);
     loop {
         match source.length()? {
-            EOF => return Ok(format!("data of the module type '{name}'")),
-            SIGNED | UNSIGNED => match source.length_or_coding()? {
+            part::END => return Ok(format!("data of the module type '{name}'")),
+            part::SIGNED | part::UNSIGNED => match source.length_or_coding()? {
                 Length::Of(_) => {}
                 Length::Coded(_) => return Fault::corrupt("a module's integer is a coded string"),
             },
-            FLOAT => source.skip(4)?,
-            DOUBLE => source.skip(8)?,
-            STRING => source.skip_string()?,
+            part::FLOAT => source.skip(4)?,
+            part::DOUBLE => source.skip(8)?,
+            part::STRING => source.skip_string()?,
             other => return Fault::corrupt(format!("a module wrote something of kind {other}")),
         }
     }

@@ -1,10 +1,10 @@
-//! Where bytes are read from: buffered, counted, and summed up for the checksum.
+//! Where bytes are read from: buffered, counted, and where it matters summed up for the checksum.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 
-use crc::{Digest, Table};
+use crc_fast::Digest;
 
-use super::{CRC, Fault, length, lzf};
+use super::{Fault, length, lzf, new_digest};
 
 const BUFFER_BYTES: usize = 64 << 10;
 /// Strings up to this are given their room at once; others as they arrive.
@@ -12,13 +12,14 @@ const TRUSTED_BYTES: u64 = 64 << 10;
 
 pub struct Source<R> {
     from: R,
-    buffer: Box<[u8]>,
+    buffer: Vec<u8>,
     /// What of the buffer is still to be read.
     at: usize,
     end: usize,
     /// Bytes of the input before the buffer.
     before: u64,
-    digest: Digest<'static, u64, Table<16>>,
+    /// Where nobody asks for the sum there is none.
+    digest: Option<Digest>,
     /// What of the buffer is in the digest.
     summed: usize,
     packed: Vec<u8>,
@@ -30,24 +31,38 @@ pub enum Length {
     Coded(u8),
 }
 
+impl Source<io::Empty> {
+    /// Bytes that stand at this offset of something longer, without a sum.
+    pub fn within(bytes: Vec<u8>, offset: u64) -> Source<io::Empty> {
+        let end = bytes.len();
+        Source { end, before: offset, ..Source::with(io::empty(), bytes) }
+    }
+
+    /// The buffer of the bytes.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
+}
+
 impl<R: Read> Source<R> {
     pub fn new(from: R) -> Source<R> {
-        Source::with_buffer(from, BUFFER_BYTES)
+        let buffer = vec![0; BUFFER_BYTES];
+        Source { digest: Some(new_digest()), ..Source::with(from, buffer) }
     }
 
-    /// For input of so many bytes.
+    /// For input of so many bytes, without a sum.
     pub fn short(from: R, bytes: usize) -> Source<R> {
-        Source::with_buffer(from, bytes.clamp(16, BUFFER_BYTES))
+        Source::with(from, vec![0; bytes.clamp(16, BUFFER_BYTES)])
     }
 
-    fn with_buffer(from: R, bytes: usize) -> Source<R> {
+    fn with(from: R, buffer: Vec<u8>) -> Source<R> {
         Source {
             from,
-            buffer: vec![0; bytes].into(),
+            buffer,
             at: 0,
             end: 0,
             before: 0,
-            digest: CRC.digest(),
+            digest: None,
             summed: 0,
             packed: Vec::new(),
         }
@@ -58,11 +73,57 @@ impl<R: Read> Source<R> {
         self.before + self.at as u64
     }
 
-    /// CRC-64 of the bytes read so far.
+    /// CRC-64 of the bytes read so far; 0 where none is reckoned.
     pub fn sum(&mut self) -> u64 {
-        self.digest.update(&self.buffer[self.summed..self.at]);
+        self.add_up();
+        self.digest.map_or(0, |digest| digest.finalize())
+    }
+
+    fn add_up(&mut self) {
+        if let Some(digest) = &mut self.digest {
+            digest.update(&self.buffer[self.summed..self.at]);
+        }
         self.summed = self.at;
-        self.digest.clone().finalize()
+    }
+
+    /// What is in the buffer and not read yet.
+    pub fn buffered(&self) -> &[u8] {
+        &self.buffer[self.at..self.end]
+    }
+
+    /// Gets more of the input behind what is in the buffer, which has room for so many bytes. False
+    /// if it is full, or the input has ended.
+    pub fn fetch(&mut self, bytes_max: usize) -> Result<bool, Fault> {
+        if self.at > 0 {
+            self.add_up();
+            self.before += self.at as u64;
+            self.buffer.copy_within(self.at..self.end, 0);
+            (self.at, self.end, self.summed) = (0, self.end - self.at, 0);
+        }
+        if self.buffer.len() < bytes_max {
+            self.buffer.resize(bytes_max, 0);
+        }
+        let got = self.read()?;
+        self.end += got;
+        Ok(got > 0)
+    }
+
+    /// Reads into what is free of the buffer.
+    fn read(&mut self) -> Result<usize, Fault> {
+        loop {
+            match self.from.read(&mut self.buffer[self.end..]) {
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Fault::Io(error)),
+            }
+        }
+    }
+
+    /// Moves the first bytes of the buffer to `out`, replacing what is there.
+    pub fn cut(&mut self, bytes: usize, out: &mut Vec<u8>) {
+        out.clear();
+        out.extend_from_slice(&self.buffer[self.at..self.at + bytes]);
+        self.at += bytes;
     }
 
     /// Has at least one unread byte in the buffer.
@@ -70,20 +131,11 @@ impl<R: Read> Source<R> {
         if self.at < self.end {
             return Ok(());
         }
-        self.digest.update(&self.buffer[self.summed..self.at]);
+        self.add_up();
         self.before += self.at as u64;
         (self.at, self.end, self.summed) = (0, 0, 0);
-        loop {
-            match self.from.read(&mut self.buffer) {
-                Ok(0) => return Err(Fault::Truncated),
-                Ok(count) => {
-                    self.end = count;
-                    return Ok(());
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Fault::Io(error)),
-            }
-        }
+        self.end = self.read()?;
+        if self.end == 0 { Err(Fault::Truncated) } else { Ok(()) }
     }
 
     #[inline]

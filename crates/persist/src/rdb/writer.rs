@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use crc::{Digest, Table};
+use crc_fast::Digest;
 use engine::ValueRef;
 
 use super::encode::{Encoder, Pieces, put_length};
-use super::{CRC, Version, opcode};
+use super::{Version, new_digest, opcode};
 
 /// Bytes that are gathered before they are written.
 const PIECE_BYTES: usize = 64 << 10;
@@ -26,7 +26,7 @@ pub struct Writer<W> {
     encoder: Encoder,
     buffer: Vec<u8>,
     /// `None` where checksums are off.
-    digest: Option<Digest<'static, u64, Table<16>>>,
+    digest: Option<Digest>,
     written_bytes: u64,
 }
 
@@ -36,7 +36,7 @@ impl<W: Write> Writer<W> {
             to,
             encoder: Encoder::new(version, compress),
             buffer: format!("REDIS{:04}", version.number()).into_bytes(),
-            digest: checksum.then(|| CRC.digest()),
+            digest: checksum.then(new_digest),
             written_bytes: 0,
         }
     }

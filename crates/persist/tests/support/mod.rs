@@ -16,8 +16,10 @@ pub enum Plain {
     Set(BTreeSet<Vec<u8>>),
     Hash(BTreeMap<Vec<u8>, Vec<u8>>),
     Zset(BTreeMap<Vec<u8>, f64>),
-    /// Its head and entries, told.
+    /// Its head, entries and groups, told.
     Stream(String),
+    /// Its text.
+    Json(String),
 }
 
 pub fn plain(value: ValueRef<'_>) -> Plain {
@@ -32,12 +34,35 @@ pub fn plain(value: ValueRef<'_>) -> Plain {
         ValueRef::Zset(zset) => {
             Plain::Zset(zset.iter().map(|(member, score)| (member.to_vec(), score)).collect())
         }
+        ValueRef::Json(json) => {
+            let mut text = Vec::new();
+            json.root().write(&mut text);
+            Plain::Json(String::from_utf8(text).unwrap())
+        }
         ValueRef::Stream(stream) => {
             let mut told = format!("{:?}", stream.head());
             for entry in stream.iter() {
                 told += &format!(" {:?}", entry.id);
                 for (field, value) in entry.fields {
                     told += &format!(" {}={}", field.escape_ascii(), value.escape_ascii());
+                }
+            }
+            for (name, group) in stream.groups() {
+                let (name, read) = (name.escape_ascii(), group.entries_read);
+                told += &format!(" group {name} at {} {read:?}:", group.last_id);
+                for (id, pending) in group.pending(..) {
+                    let owner = group.owner(pending);
+                    assert!(owner.pending(id..=id).eq([id]));
+                    let (owner, count) = (owner.name().escape_ascii(), pending.deliveries);
+                    told += &format!(" {id} {owner} {} {count}", pending.delivered_ms);
+                }
+                for consumer in group.consumers() {
+                    let (seen_ms, active_ms) = (consumer.seen_ms, consumer.active_ms);
+                    told += &format!(
+                        " {} {seen_ms} {active_ms:?} {}",
+                        consumer.name().escape_ascii(),
+                        consumer.pending_count()
+                    );
                 }
             }
             Plain::Stream(told)
@@ -75,7 +100,7 @@ pub fn build(plain: &Plain, limits: &Limits) -> Value {
             }
             Collection::Hash(hash).into()
         }
-        Plain::Stream(_) => unreachable!("these are not drawn"),
+        Plain::Stream(_) | Plain::Json(_) => unreachable!("these are not drawn"),
         Plain::Zset(scores) => {
             let mut zset = Zset::new();
             for (member, score) in scores {

@@ -46,7 +46,7 @@ impl Denied {
     pub fn reason(self) -> Reason {
         match self {
             Denied::Command => Reason::Command,
-            Denied::Key(_) => Reason::Key,
+            Denied::Key(_) | Denied::Option(_) => Reason::Key,
             Denied::Channel(_) => Reason::Channel,
         }
     }
@@ -55,7 +55,15 @@ impl Denied {
     pub fn object(self, command: &Registered, args: &[&[u8]]) -> Vec<u8> {
         match self {
             Denied::Command => command.full_name.as_bytes().to_vec(),
-            Denied::Key(at) | Denied::Channel(at) => args[at].to_vec(),
+            Denied::Key(at) | Denied::Option(at) | Denied::Channel(at) => args[at].to_vec(),
+        }
+    }
+
+    /// The code of the error that says so.
+    pub fn code(self) -> &'static str {
+        match self {
+            Denied::Option(_) => "ERR",
+            _ => "NOPERM",
         }
     }
 
@@ -78,6 +86,11 @@ impl Denied {
                 format!("User {user} has no permissions to access the '{object}' key")
             }
             Denied::Key(_) => "No permissions to access a key".to_owned(),
+            Denied::Option(_) => {
+                let option = object.to_ascii_uppercase();
+                // SORT_RO goes by that name too.
+                format!("{option} option of SORT denied due to insufficient ACL permissions.")
+            }
             Denied::Channel(_) if names_all => {
                 format!("User {user} has no permissions to access the '{object}' channel")
             }
@@ -89,7 +102,7 @@ impl Denied {
     pub fn text_in_exec(self) -> &'static str {
         match self {
             Denied::Command => "no permission to execute the command or subcommand",
-            Denied::Key(_) => "no permission to touch the specified keys",
+            Denied::Key(_) | Denied::Option(_) => "no permission to touch the specified keys",
             Denied::Channel(_) => {
                 "no permission to access one of the channels used as arguments to the command"
             }
@@ -226,10 +239,8 @@ impl Acl {
         let Some((name, rules)) = words.split_first() else {
             return Err("a user needs a name".into());
         };
-        let mut made = match *name == DEFAULT {
-            true => Rules::of_default(),
-            false => Rules::new(all_channels),
-        };
+        // The default user, too, may do no more than its line says.
+        let mut made = Rules::new(all_channels);
         made.apply_all(rules, all_channels)
             .map_err(|error| error.0.strip_prefix("ERR ").unwrap_or(&error.0).to_owned())?;
         match read.insert(Box::from(*name), made) {

@@ -54,6 +54,8 @@ impl RuleError {
 pub enum Denied {
     Command,
     Key(usize),
+    /// An option that lets the command read keys which are not among its arguments.
+    Option(usize),
     Channel(usize),
 }
 
@@ -299,6 +301,11 @@ impl Selector {
                 if !self.allows_key(args[at], flags) {
                     return Err(Denied::Key(at));
                 }
+            }
+            if let Some(at) = command.row.more_keys(args).by
+                && !self.keys.iter().any(|known| known.reads && *known.pattern == *b"*")
+            {
+                return Err(Denied::Option(at));
             }
         }
         if !self.all_channels {

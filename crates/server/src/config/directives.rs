@@ -10,8 +10,12 @@ use super::value::{Setting, Source, any_text, append_file_name, file_name, memor
 /// What has to be done, beside replacing the [`Config`], when directives change at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Listen on other ports or addresses.
+    /// Listen on another port.
     Listen,
+    /// Listen on other addresses.
+    Bind,
+    /// Remember fewer keys that clients have read.
+    TrackedKeys,
     /// See that enough files can be opened for that many clients.
     Clients,
     /// The log's level.
@@ -24,6 +28,8 @@ pub enum Effect {
     Tls,
     /// Listen for TLS on another port, or no more.
     TlsPort,
+    /// Files of the log that no longer count are kept, or removed.
+    Garbage,
     /// Limits of compact encodings.
     Encodings,
     /// Shorten the slow log.
@@ -211,7 +217,7 @@ directives! {
         MUTABLE.then(Effect::Scripts);
 
     // Network.
-    bind: Words = "bind", "127.0.0.1 -::1", addresses, MUTABLE.then(Effect::Listen);
+    bind: Words = "bind", "127.0.0.1 -::1", addresses, MUTABLE.then(Effect::Bind);
     port: u16 = "port", "6379", range(0, 65535), MUTABLE.then(Effect::Listen);
     protected_mode: bool = "protected-mode", "yes", (), MUTABLE;
     tcp_backlog: i32 = "tcp-backlog", "511", int(0), IMMUTABLE;
@@ -277,7 +283,7 @@ directives! {
         "client-output-buffer-limit", "normal 0 0 0 replica 256mb 64mb 60 pubsub 32mb 8mb 60", (),
         MUTABLE;
     maxmemory_clients: MemoryShare = "maxmemory-clients", "0", (), MUTABLE.then(Effect::Memory);
-    tracking_table_max_keys: u64 = "tracking-table-max-keys", "1000000", long(0), MUTABLE;
+    tracking_table_max_keys: u64 = "tracking-table-max-keys", "1000000", long(0), MUTABLE.then(Effect::TrackedKeys);
 
     // Memory.
     maxmemory_bytes: u64 = "maxmemory", "0", memory(0, u64::MAX as i128),
@@ -326,9 +332,9 @@ directives! {
         "latency-tracking-info-percentiles", "50 99 99.9", (),
         MUTABLE.then(Effect::Latency);
     latency_monitor_threshold_ms: u64 = "latency-monitor-threshold", "0", long(0),
-        MUTABLE.then(Effect::Latency).idle("latency events are not recorded yet");
+        MUTABLE.then(Effect::Latency);
     notify_keyspace_events: KeyspaceEvents = "notify-keyspace-events", "", (),
-        MUTABLE.then(Effect::Events).idle("keyspace events are not published yet");
+        MUTABLE.then(Effect::Events);
 
     // Compact encodings.
     list_max_listpack_size: i32 =
@@ -392,7 +398,7 @@ directives! {
     aof_use_rdb_preamble: bool = "aof-use-rdb-preamble", "yes", (), MUTABLE;
     aof_timestamp_enabled: bool = "aof-timestamp-enabled", "no", (), MUTABLE;
     aof_rewrite_incremental_fsync: bool = "aof-rewrite-incremental-fsync", "yes", (), MUTABLE;
-    aof_disable_auto_gc: bool = "aof-disable-auto-gc", "no", (), MUTABLE;
+    aof_disable_auto_gc: bool = "aof-disable-auto-gc", "no", (), MUTABLE.then(Effect::Garbage);
 
     // Replication.
     replicaof: Words = "replicaof" | "slaveof", "", host_and_port, IMMUTABLE.unbuilt(REPLICATION);

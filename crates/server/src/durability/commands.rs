@@ -11,10 +11,12 @@ use std::thread;
 
 use data::number::{format_f64, format_i64};
 use engine::{Collection, Value, ValueRef};
+use persist::aof;
 use persist::rdb::{self, Item, Key, Reader, Version};
 
 use super::save::{self, Snapshot};
 use crate::config::Config;
+use crate::server::unix_ms;
 
 /// Elements of one command, as with Redis.
 const ELEMENTS_MAX: usize = 64;
@@ -41,12 +43,18 @@ pub fn write<W: Write + Send>(snapshot: Snapshot<'_>, config: &Config, to: W) ->
     }
 }
 
+/// Appends what time it is, if files are to say that.
+pub fn put_time(config: &Config, out: &mut Vec<u8>) {
+    aof::Writer::new(config.aof_timestamp_enabled).time(unix_ms() / 1000, out);
+}
+
 /// Says in commands what an RDB file has.
 fn say(from: impl Read, config: &Config, mut to: impl Write) -> io::Result<()> {
     let damaged = |error: rdb::Error| io::Error::other(error.to_string());
     let version = save::version(config);
     let mut reader = Reader::new(from, &crate::settings::of(config).limits).map_err(damaged)?;
     let mut out = Vec::new();
+    put_time(config, &mut out);
     while let Some(item) = reader.item().map_err(damaged)? {
         match item {
             Item::Select(db) => {
@@ -54,8 +62,11 @@ fn say(from: impl Read, config: &Config, mut to: impl Write) -> io::Result<()> {
             }
             Item::Key(key) => say_key(&key, version, &mut out, &mut to)?,
             Item::Aux { .. } | Item::Resize { .. } => {}
+            Item::Function(code) => {
+                resp::write_request(&mut out, &[&b"FUNCTION"[..], b"LOAD", &code]);
+            }
             // It is our own file.
-            Item::Function(_) | Item::Skipped(_) => unreachable!("nobody writes these"),
+            Item::Empty(_) | Item::Skipped(_) => unreachable!("nobody writes these"),
         }
         write_full(&mut out, &mut to)?;
     }
@@ -94,6 +105,15 @@ fn say_key(key: &Key, version: Version, out: &mut Vec<u8>, to: &mut impl Write) 
                 args.bulk(value);
             };
             say_elements("HMSET", name, 2, fields, say, out, to)?;
+            for (field, _) in hash.iter().filter(|_| hash.has_times()) {
+                if let Some(at_ms) = hash.time_ms(field) {
+                    let when = format_i64(at_ms);
+                    let words: [&[u8]; 6] =
+                        [b"HPEXPIREAT", name, when.as_bytes(), b"FIELDS", b"1", field];
+                    resp::write_request(out, &words);
+                    write_full(out, to)?;
+                }
+            }
         }
         Value::Collection(Collection::Zset(zset)) => {
             let members = zset.iter();
@@ -102,6 +122,11 @@ fn say_key(key: &Key, version: Version, out: &mut Vec<u8>, to: &mut impl Write) 
                 args.bulk(member);
             };
             say_elements("ZADD", name, 2, members, say, out, to)?;
+        }
+        Value::Collection(Collection::Json(json)) => {
+            let mut text = Vec::new();
+            json.root().write(&mut text);
+            resp::write_request(out, &[b"JSON.SET", name, b"$", &text]);
         }
         Value::Collection(Collection::Stream(stream)) => {
             let payload = rdb::dump(ValueRef::Stream(stream), version);

@@ -1,12 +1,12 @@
 //! The queue between transactions and the thread that writes the append-only file.
 //!
 //! A transaction appends its block under its locks, said in commands as the file will have it, and
-//! gets a number, its place in the order of all blocks. The keeper takes what has gathered. With `appendfsync always` replies
-//! wait in their connections until `durable` has reached the number of the last block that they
-//! tell of; many of them are covered by one sync.
+//! gets a number, its place in the order of all blocks. The keeper takes what has gathered. With
+//! `appendfsync always` replies wait in their connections until `durable` has reached the number of
+//! the last block that they tell of; many of them are covered by one sync.
 //!
-//! Thread safety: `queue` is locked for a copy of a block's commands, by whoever holds the locks of the
-//! keys; no other lock is taken under it. What else is shared are single numbers.
+//! Thread safety: `queue` is locked for a copy of a block's commands, by whoever holds the locks of
+//! the keys; no other lock is taken under it. What else is shared are single numbers.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -233,6 +233,11 @@ impl<T> Journal<T> {
             queue.is_idle = false;
             self.wake.notify_one();
         }
+    }
+
+    /// This worker is to be woken when more is safe, whenever that is.
+    pub fn watch(&self, worker: usize) {
+        self.waiting[worker].store(true, Ordering::SeqCst);
     }
 
     /// Now and then: has commands wait while a sync takes for longer than `ms_max`.

@@ -10,21 +10,18 @@
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use persist::aof::{Append, Directory, Disk, Rewrite, Writer};
+use persist::aof::{Append, Directory, Disk, Log, Rewrite, Writer};
 
 use super::journal::{Batch, Journal, Patience};
 use crate::config::{Appendfsync, ConfigView, reason};
 use crate::server::unix_ms;
 
-/// Bytes that are written at once: the system takes much longer for more, since it looks for pages
-/// that lie together.
-const WRITE_BYTES: usize = 128 << 10;
 const SYNC_PERIOD: Duration = Duration::from_secs(1);
 /// The part of a sync's time that the next one is put off for, if that makes it one for more.
 const PATIENCE_DIVISOR: u32 = 4;
@@ -50,9 +47,15 @@ pub enum Order<D: Disk> {
         rewrite: Rewrite<D::File>,
         base_bytes: u64,
         is_rdb: bool,
+        /// The blocks are wanted that came since.
+        keeps_blocks: bool,
         answer: Sender<io::Result<()>>,
     },
     Abandon(Rewrite<D::File>),
+    /// Somebody is about to read the files.
+    Write(Sender<io::Result<()>>),
+    /// Removes files that no longer count, and tells when that is done.
+    CollectGarbage(Sender<()>),
     /// Nothing is logged any more.
     Close,
     /// The process ends.
@@ -62,7 +65,7 @@ pub enum Order<D: Disk> {
 impl<D: Disk> Order<D> {
     /// Whether it makes what waits to be written needless, or cannot wait for that.
     fn overtakes(&self) -> bool {
-        !matches!(self, Order::Finish { .. } | Order::Abandon(_))
+        matches!(self, Order::Begin { .. } | Order::Close | Order::Stop)
     }
 }
 
@@ -75,13 +78,30 @@ pub struct Report {
     pub current_bytes: AtomicU64,
     pub has_failed: AtomicBool,
     pub is_rewriting: AtomicBool,
+    /// DEBUG AOF-FLUSH-SLEEP: what every write takes longer.
+    pub write_delay_us: AtomicU64,
     pub rewrites: AtomicU64,
 }
+
+/// Room that is made ahead in the file while every write is synced: see [`Log`].
+#[derive(Clone, Copy)]
+struct Room {
+    /// Not before so many bytes were written to a file.
+    after_bytes: u64,
+    /// When less than this is left.
+    least_bytes: u64,
+    /// So much at once.
+    more_bytes: u64,
+}
+
+const ROOM: Room = Room { after_bytes: 1 << 20, least_bytes: 256 << 10, more_bytes: 2 << 20 };
+/// How long none is made after that has failed.
+const ROOM_RETRY_PERIOD: Duration = Duration::from_secs(10);
 
 /// The file that is written to.
 enum File<F> {
     None,
-    Open(F),
+    Open(Log<F>),
     /// A write failed: what came behind the last whole block is to be cut off first.
     Frayed,
     /// A sync failed, or what it lacks was dropped. It is not written to any more.
@@ -102,6 +122,12 @@ pub struct Keeper<D: Disk> {
     name: String,
     /// Bytes of it that are whole blocks.
     file_bytes: u64,
+    /// How many there were when it was opened.
+    opened_bytes: u64,
+    room: Room,
+    /// None is made before.
+    room_from: Instant,
+    room_retry_period: Duration,
     /// To be written.
     out: Vec<u8>,
     writer: Writer,
@@ -121,6 +147,8 @@ pub struct Keeper<D: Disk> {
     is_overtaken: bool,
     retry_period: Duration,
     patience: Patience,
+    /// Told of each write and sync, for the latency monitor.
+    pub note: Box<dyn Fn(&'static str, Duration) + Send>,
 }
 
 impl<D: Disk> Keeper<D> {
@@ -142,6 +170,10 @@ impl<D: Disk> Keeper<D> {
             file: File::None,
             name: String::new(),
             file_bytes: 0,
+            opened_bytes: 0,
+            room: ROOM,
+            room_from: now,
+            room_retry_period: ROOM_RETRY_PERIOD,
             out: Vec::new(),
             writer: Writer::default(),
             taken: 0,
@@ -155,6 +187,7 @@ impl<D: Disk> Keeper<D> {
             is_overtaken: false,
             retry_period: RETRY_PERIOD,
             patience: Patience::default(),
+            note: Box::new(|_, _| {}),
         }
     }
 
@@ -168,15 +201,12 @@ impl<D: Disk> Keeper<D> {
         self.report.current_bytes.store(base_bytes + incremental_bytes, Ordering::Relaxed);
         self.report.is_on.store(true, Ordering::Relaxed);
         self.directory = Some(directory);
-        self.open(file, name);
-        self.apply_policy();
-        Ok(())
-    }
-
-    fn open(&mut self, file: D::File, name: String) {
-        self.file = File::Open(file);
+        self.opened_bytes = self.file_bytes;
+        self.file = File::Open(Log::new(file, self.file_bytes));
         self.name = name;
         self.writer = Writer::new(self.config.aof_timestamp_enabled);
+        self.apply_policy();
+        Ok(())
     }
 
     /// Works until it is told to stop.
@@ -262,7 +292,37 @@ impl<D: Disk> Keeper<D> {
         if is_due || batch.wants_sync {
             self.sync();
         }
+        self.see_to_room();
         true
+    }
+
+    /// Makes room for the writes to come, or gives it back when it is not needed.
+    fn see_to_room(&mut self) {
+        let is_wanted = self.policy() == Appendfsync::Always;
+        let is_synced = self.unsynced_since.is_none();
+        let File::Open(log) = &mut self.file else { return };
+        if !is_wanted {
+            if let Err(error) = log.cut_room() {
+                self.deny(&error, "syncing");
+                self.lose();
+            }
+        } else if is_synced
+            && log.room_bytes() < self.room.least_bytes
+            && log.len_bytes() - self.opened_bytes >= self.room.after_bytes
+            && self.room_from <= Instant::now()
+        {
+            let made = log.make_room(self.room.more_bytes);
+            self.file_bytes = log.len_bytes();
+            if made.is_ok() {
+                // Before it is written over: so there is nothing else where a frame begins.
+                self.unsynced_since = Some(Instant::now());
+                self.sync();
+            } else {
+                // Nobody needs it. What there is of it is cut off with the next write.
+                self.file = File::Frayed;
+                self.room_from = Instant::now() + self.room_retry_period;
+            }
+        }
     }
 
     fn keeps_blocks(&self) -> bool {
@@ -310,19 +370,33 @@ impl<D: Disk> Keeper<D> {
         if let (File::Frayed, Some(directory)) = (&self.file, &self.directory) {
             let cut = directory.cut_back(&self.name, self.file_bytes);
             self.file = File::Lost;
-            self.file = File::Open(cut?);
+            self.file = File::Open(Log::new(cut?, self.file_bytes));
         }
-        if let File::Open(file) = &mut self.file
+        if let File::Open(log) = &self.file
+            && log.needs_sync()
             && !self.out.is_empty()
         {
-            let written = self.out.chunks(WRITE_BYTES).try_for_each(|chunk| file.write_all(chunk));
-            if let Err(error) = written {
+            self.sync();
+        }
+        if let File::Open(log) = &mut self.file
+            && !self.out.is_empty()
+        {
+            let began = Instant::now();
+            let delay_us = self.report.write_delay_us.load(Ordering::Relaxed);
+            if delay_us > 0 {
+                std::thread::sleep(Duration::from_micros(delay_us));
+            }
+            if let Err(error) = log.write(&self.out) {
                 // Nobody else will ask whether what was written before is safe.
-                let is_safe = self.unsynced_since.is_none() || file.sync().is_ok();
+                let is_safe = self.unsynced_since.is_none() || log.sync().is_ok();
                 self.file = if is_safe { File::Frayed } else { File::Lost };
                 return Err(error);
             }
-            let bytes = self.out.len() as u64;
+            let is_rewriting = self.report.is_rewriting.load(Ordering::Relaxed);
+            (self.note)("aof-write", began.elapsed());
+            let which = if is_rewriting { "aof-write-active-child" } else { "aof-write-alone" };
+            (self.note)(which, began.elapsed());
+            let bytes = log.len_bytes() - self.file_bytes;
             self.file_bytes += bytes;
             self.report.current_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.unsynced_since.get_or_insert_with(Instant::now);
@@ -341,12 +415,15 @@ impl<D: Disk> Keeper<D> {
     }
 
     fn sync(&mut self) {
-        let File::Open(file) = &mut self.file else { return };
+        let File::Open(log) = &mut self.file else { return };
         self.last_sync = Instant::now();
         if self.unsynced_since.take().is_some() {
             self.journal.note_sync(true);
-            let synced = file.sync();
+            let synced = log.sync();
             self.journal.note_sync(false);
+            if self.policy() == Appendfsync::Always {
+                (self.note)("aof-fsync-always", self.last_sync.elapsed());
+            }
             let part = self.last_sync.elapsed() / PATIENCE_DIVISOR;
             self.patience.wait = part.min(PATIENCE_MAX);
             if let Err(error) = synced {
@@ -406,11 +483,19 @@ impl<D: Disk> Keeper<D> {
                     self.abandon(rewrite);
                 }
             }
-            Order::Finish { rewrite, base_bytes, is_rdb, answer } => {
+            Order::Finish { rewrite, base_bytes, is_rdb, keeps_blocks, answer } => {
                 // Whoever waits for the answer may be gone: it is in the log as well.
-                let _ = answer.send(self.finish(rewrite, base_bytes, is_rdb));
+                let _ = answer.send(self.finish(rewrite, base_bytes, is_rdb, keeps_blocks));
             }
             Order::Abandon(rewrite) => self.abandon(rewrite),
+            Order::Write(answer) => {
+                // Whoever waits may have given up.
+                let _ = answer.send(self.write());
+            }
+            Order::CollectGarbage(answer) => {
+                self.collect_garbage();
+                let _ = answer.send(());
+            }
             Order::Close => {
                 match self.write() {
                     Ok(()) => self.sync(),
@@ -428,6 +513,7 @@ impl<D: Disk> Keeper<D> {
                 } else if !self.is_provisional {
                     self.sync();
                 }
+                self.cut_room();
                 return false;
             }
         }
@@ -435,7 +521,16 @@ impl<D: Disk> Keeper<D> {
         true
     }
 
+    fn cut_room(&mut self) {
+        if let File::Open(log) = &mut self.file
+            && let Err(error) = log.cut_room()
+        {
+            crate::log_warning!("The AOF file ends in room for more: {}", reason(&error));
+        }
+    }
+
     fn close(&mut self) {
+        self.cut_room();
         self.file = File::None;
         self.directory = None;
         self.is_provisional = false;
@@ -461,10 +556,19 @@ impl<D: Disk> Keeper<D> {
             return Err(io::Error::other("there is no directory for it"));
         };
         let rewrite = match &mut self.file {
-            File::Open(file) if !self.is_provisional => directory.begin_rewrite(file)?,
+            File::Open(log) if !self.is_provisional => {
+                if let Err(error) = log.cut_room() {
+                    // What is there is synced. Where it ends is not known.
+                    self.file = File::Frayed;
+                    return Err(error);
+                }
+                let rewrite = directory.begin_rewrite(log.file())?;
+                log.begin_again();
+                rewrite
+            }
             _ => {
                 let (rewrite, file) = directory.begin_anew()?;
-                self.file = File::Open(file);
+                self.file = File::Open(Log::new(file, 0));
                 self.is_provisional = true;
                 self.out.clear();
                 self.written = self.taken;
@@ -473,7 +577,7 @@ impl<D: Disk> Keeper<D> {
         };
         self.name = directory.current_name(Some(&rewrite)).unwrap_or_default().to_owned();
         self.writer = Writer::new(self.config.aof_timestamp_enabled);
-        self.file_bytes = 0;
+        (self.file_bytes, self.opened_bytes) = (0, 0);
         self.unsynced_since = None;
         self.needs_rewrite_at = None;
         Ok(rewrite)
@@ -484,6 +588,7 @@ impl<D: Disk> Keeper<D> {
         rewrite: Rewrite<D::File>,
         base_bytes: u64,
         is_rdb: bool,
+        keeps_blocks: bool,
     ) -> io::Result<()> {
         self.report.is_rewriting.store(false, Ordering::Relaxed);
         if self.is_provisional {
@@ -503,7 +608,7 @@ impl<D: Disk> Keeper<D> {
             self.abandon(rewrite);
             return Err(io::Error::other("the new incremental file cannot be written"));
         };
-        if let Err(error) = directory.finish_rewrite(rewrite, is_rdb) {
+        if let Err(error) = directory.finish_rewrite(rewrite, is_rdb, keeps_blocks) {
             // The manifest names the old files or the new ones. Both end in the one that is written
             // to, unless that one was to begin a new log.
             self.auto_rewrite_from = Instant::now() + AUTO_REWRITE_PERIOD;
@@ -513,10 +618,10 @@ impl<D: Disk> Keeper<D> {
             }
             return Err(error);
         }
-        if !self.config.aof_disable_auto_gc
-            && let Err(error) = directory.forget_history()
-        {
-            crate::log_warning!("Can't remove old AOF files: {}", reason(&error));
+        // It may have got its name only now.
+        self.name = directory.current_name(None).unwrap_or_default().to_owned();
+        if !self.config.aof_disable_auto_gc {
+            self.collect_garbage();
         }
         let bytes = base_bytes + self.file_bytes;
         self.report.base_bytes.store(bytes, Ordering::Relaxed);
@@ -529,6 +634,13 @@ impl<D: Disk> Keeper<D> {
         Ok(())
     }
 
+    fn collect_garbage(&mut self) {
+        let forgotten = self.directory.as_mut().map_or(Ok(()), |it| it.forget_history());
+        if let Err(error) = forgotten {
+            crate::log_warning!("Can't remove old AOF files: {}", reason(&error));
+        }
+    }
+
     fn abandon(&mut self, rewrite: Rewrite<D::File>) {
         self.report.is_rewriting.store(false, Ordering::Relaxed);
         self.auto_rewrite_from = Instant::now() + AUTO_REWRITE_PERIOD;
@@ -537,6 +649,7 @@ impl<D: Disk> Keeper<D> {
             crate::log_warning!("Can't remove what a rewrite left: {}", reason(&error));
         }
         if std::mem::take(&mut self.is_provisional) {
+            crate::log_notice!("Removing the temp incr aof file: its rewrite came to nothing");
             self.lose();
             self.needs_rewrite_at = Some(Instant::now() + REWRITE_RETRY_PERIOD);
         }

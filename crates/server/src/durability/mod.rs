@@ -2,17 +2,19 @@
 //!
 //! `loading` reads them, `save` writes RDB files. Transactions hand what they changed to the
 //! `journal`; the `keeper`, a thread of its own, writes it to the append-only file; `replay` loads
-//! that again (`old_scripts`: where it says EVAL), and `aof` turns it on and off and has it rewritten (`commands`: into
-//! commands, where no RDB file is wanted). What counts as safe is said in
-//! `docs/durability.md`. The formats are `persist`'s; the commands about them stand in
-//! `session/persistence.rs`.
+//! that again (`old_scripts`: where it says EVAL, `libraries`: where it says FUNCTION; `reload`: while
+//! the server runs), and `aof` turns it on and off and has it rewritten (`commands`: into commands,
+//! where no RDB file is wanted). What counts as safe is said in `docs/durability.md`. The formats are
+//! `persist`'s; the commands about them stand in `session/persistence.rs`.
 
 pub mod aof;
 mod commands;
 pub mod journal;
 mod keeper;
+mod libraries;
 pub mod loading;
 mod old_scripts;
+pub mod reload;
 mod replay;
 pub mod save;
 
@@ -61,6 +63,13 @@ impl Durability {
     /// and the server is to go on. The caller holds all gates.
     pub fn prepare_shutdown(&self, server: &Server, how: ShutdownHow) -> bool {
         let config = server.config.current();
+        if self.aof.is_beginning() {
+            if !how.force {
+                crate::log_warning!("Writing initial AOF, can't exit.");
+                return false;
+            }
+            crate::log_warning!("Writing initial AOF. Exit anyway.");
+        }
         let saves = how.save || (!how.nosave && !config.save.0.is_empty());
         if !saves {
             return true;
@@ -68,6 +77,7 @@ impl Durability {
         crate::log_notice!("Saving the final RDB snapshot before exiting.");
         match save::at_shutdown(server) {
             Ok(()) => true,
+            Err(_) if server.ending.is_insisted() => true,
             Err(_) if how.force => {
                 crate::log_warning!("Error trying to save the DB. Exit anyway.");
                 true

@@ -5,6 +5,7 @@
 //! nobody.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use command::call::is;
 use command::{Blocking, Call, Error, flag};
@@ -62,9 +63,17 @@ impl OldScripts {
         };
         let home = txn.db();
         let (mut host, mut reply) = (OldHost { server, txn }, Vec::new());
+        let begun = Instant::now();
         let outcome =
             self.vm.run(&mut host, &known.script, keys, values, Protocol::Resp2, &mut reply);
         txn.select(home);
+        let took_ms = begun.elapsed().as_millis() as u64;
+        let threshold_ms = self.config.busy_reply_threshold_ms;
+        if threshold_ms > 0 && took_ms > threshold_ms {
+            crate::log_warning!(
+                "Slow script detected: one of the append-only file took {took_ms} milliseconds"
+            );
+        }
         match outcome {
             Outcome::Ok => Ok(()),
             _ => Err(Error::new(String::from_utf8_lossy(&reply).into_owned())),

@@ -13,10 +13,11 @@ use persist::aof::{Block, Directory, Folder, Load, OpenError, Torn};
 use persist::rdb;
 use resp::{Protocol, Reply};
 
-use super::loading::{self, Part};
+use super::libraries::{self, FileLibraries};
+use super::loading::{self, Gates, Part};
 use super::old_scripts::{self, OldScripts};
 use crate::config::{Config, reason};
-use crate::server::Server;
+use crate::server::{Server, unix_ms};
 use crate::table::{Run, table};
 
 /// Commands that run under one hold of all gates.
@@ -33,7 +34,17 @@ pub fn open(config: &Config) -> Result<(Directory<Folder>, u64), String> {
     };
     let folder = Folder::open(path.to_owned()).map_err(|error| failed(&reason(&error)))?;
     let name = config.appendfilename.as_path().to_string_lossy().into_owned();
-    let mut directory = Directory::open(folder, &name).map_err(|error| failed(&error))?;
+    let mut directory = match Directory::open(folder, &name) {
+        Err(OpenError::Missing(missing)) if missing == name && Path::new(&name).is_file() => {
+            // Redis names the old file in the manifest before it moves it, and was kept from that.
+            crate::log_notice!("Moving the AOF file '{name}' into '{}'", path.display());
+            std::fs::rename(&name, path.join(&name)).map_err(|error| failed(&reason(&error)))?;
+            let folder = Folder::open(path.to_owned()).map_err(|error| failed(&reason(&error)))?;
+            Directory::open(folder, &name)
+        }
+        opened => opened,
+    }
+    .map_err(|error| failed(&error))?;
     let is_new = directory.manifest().files().next().is_none();
     if is_new && Path::new(&name).is_file() {
         crate::log_notice!("Moving the AOF file '{name}' into '{}'", path.display());
@@ -57,12 +68,15 @@ fn adopt(directory: &mut Directory<Folder>, path: &Path, name: &str) -> std::io:
 pub fn load(
     server: &Server,
     directory: &Directory<Folder>,
+    gates: Gates,
 ) -> Result<Option<(String, Torn)>, String> {
     let config = server.config.current();
     let started = Instant::now();
     let worker = server.own_worker();
     let mut replay = Replay {
+        clock_ms: unix_ms(),
         server,
+        gates,
         worker: &worker,
         txn: None,
         db: 0,
@@ -74,6 +88,7 @@ pub fn load(
         errors: 0,
         reply: Vec::new(),
         scripts: None,
+        libraries: None,
     };
     let loaded = directory.load(&mut replay);
     replay.leave();
@@ -93,7 +108,9 @@ pub fn load(
     if errors > 0 {
         crate::log_warning!("{errors} commands of the append-only files answered errors");
     }
-    if let Some((name, Torn { dropped_bytes, dropped_commands, keep_bytes })) = &torn {
+    if let Some((name, Torn { dropped_bytes, dropped_commands, keep_bytes, is_room: false })) =
+        &torn
+    {
         if !config.aof_load_truncated {
             return Err(format!(
                 "Unexpected end of file reading the append only file: {dropped_bytes} bytes behind \
@@ -116,9 +133,12 @@ pub fn load(
 
 struct Replay<'s> {
     server: &'s Server,
+    gates: Gates,
     worker: &'s Worker,
     /// While there is one, all gates are held.
     txn: Option<Txn<'s>>,
+    /// When it began, Unix ms.
+    clock_ms: i64,
     db: u32,
     databases: u32,
     /// Commands in the transaction.
@@ -131,15 +151,14 @@ struct Replay<'s> {
     reply: Vec<u8>,
     /// Made when the first one is met.
     scripts: Option<OldScripts>,
+    libraries: Option<FileLibraries<'s>>,
 }
 
 impl<'s> Replay<'s> {
     fn enter(&mut self) -> &mut Txn<'s> {
-        let (server, worker, db) = (self.server, self.worker, self.db);
+        let (server, gates, worker, db) = (self.server, self.gates, self.worker, self.db);
         self.txn.get_or_insert_with(|| {
-            if !server.engine.gates().enter_all(None, || false) {
-                unreachable!("it waits for as long as it takes");
-            }
+            gates.enter(server);
             let mut txn = Txn::begin(&server.engine, worker, Plan::Exclusive, EARLY_MS);
             txn.select(db);
             txn
@@ -149,8 +168,7 @@ impl<'s> Replay<'s> {
     fn leave(&mut self) {
         if let Some(txn) = self.txn.take() {
             txn.commit();
-            // SAFETY: whoever made the transaction entered them, on this thread.
-            unsafe { self.server.engine.gates().leave_all() };
+            self.gates.leave(self.server);
         }
         self.run = 0;
         self.server.durability.loading.advance(self.before_bytes + self.file_bytes);
@@ -173,9 +191,14 @@ impl<'s> Replay<'s> {
             }
             return Ok(());
         }
-        let failed = match old_scripts::are_meant(args) {
-            true => self.script(args),
-            false => self.keyspace_command(args)?,
+        let failed = if old_scripts::are_meant(args) {
+            self.script(args)
+        } else if libraries::are_meant(args) {
+            let server = self.server;
+            let libraries = self.libraries.get_or_insert_with(|| FileLibraries::new(server));
+            libraries.run(args).is_err()
+        } else {
+            self.keyspace_command(args)?
         };
         if failed {
             self.errors += 1;
@@ -203,6 +226,7 @@ impl Replay<'_> {
         let Some(txn) = &mut self.txn else { unreachable!("entered above") };
         let reply = Reply::new(&mut self.reply, Protocol::Resp2);
         let mut call = Call::new(txn, reply, Blocking::Never);
+        call.clock_ms = self.clock_ms;
         Ok(match handler(&mut call, args) {
             Ok(()) => self.reply.first() == Some(&b'-'),
             Err(_) => true,
@@ -236,6 +260,8 @@ impl Load for Replay<'_> {
             before_bytes: self.before_bytes,
             bytes: self.server.durability.loading.progress().total_bytes,
             drops_expired: false,
+            replaces: false,
+            gates: self.gates,
         };
         loading::keys(self.server, &mut reader, &part)?;
         self.file_bytes = reader.offset();

@@ -10,6 +10,7 @@
 //! [`BACKLOG_BYTES_MAX`] have gathered, writing commands wait, outside of all locks, until half of
 //! that is written; each worker may pass the bound by what its running transaction changes.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use persist::rdb::{Access, Long, Records, Version, Writer};
 use crate::REDIS_VERSION;
 use crate::config::{Config, RdbVersion, reason};
 use crate::memory;
+use crate::script::Libraries;
 use crate::server::{Server, unix_ms};
 
 const MISCONF: Error = Error::of(
@@ -65,9 +67,13 @@ pub struct Saves {
     took_seconds: AtomicI64,
     /// Bytes that waited to be written, at most, in the last one.
     backlog_bytes_max: AtomicUsize,
+    /// Bytes that it encoded without a break, at most.
+    part_bytes_max: AtomicUsize,
     is_scheduled: AtomicBool,
     /// Saves are numbered as they begin; of two files the one of the later stays.
     begun: AtomicU64,
+    /// Those up to this one, if they run in the background, are to come to nothing.
+    cancelled: AtomicU64,
     published: Mutex<u64>,
     gathered: Mutex<Option<Arc<Gathered>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -86,8 +92,10 @@ impl Default for Saves {
             running_since_seconds: AtomicI64::new(0),
             took_seconds: AtomicI64::new(-1),
             backlog_bytes_max: AtomicUsize::new(0),
+            part_bytes_max: AtomicUsize::new(0),
             is_scheduled: AtomicBool::new(false),
             begun: AtomicU64::new(0),
+            cancelled: AtomicU64::new(0),
             published: Mutex::new(0),
             gathered: Mutex::default(),
             thread: Mutex::default(),
@@ -141,6 +149,16 @@ impl Saves {
         self.is_scheduled.store(true, Ordering::Release);
     }
 
+    /// Has the one that runs come to nothing. It is no failure.
+    pub fn cancel(&self) {
+        self.cancelled.store(self.begun.load(Ordering::Relaxed), Ordering::Release);
+    }
+
+    /// Takes back what was scheduled; false when there was nothing.
+    pub fn unschedule(&self) -> bool {
+        self.is_scheduled.swap(false, Ordering::AcqRel)
+    }
+
     /// Seconds that the last one in the background took, and that the running one takes so far.
     pub fn times_seconds(&self) -> (i64, i64) {
         let since_seconds = self.running_since_seconds.load(Ordering::Relaxed);
@@ -167,6 +185,11 @@ impl Saves {
     /// Bytes that waited to be written, at most, in the last one.
     pub fn backlog_bytes_max(&self) -> usize {
         self.backlog_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were encoded without a break, at most, in the last one.
+    pub fn part_bytes_max(&self) -> usize {
+        self.part_bytes_max.load(Ordering::Relaxed)
     }
 
     /// Waits for the thread that writes, which gives up as the server ends.
@@ -211,10 +234,11 @@ pub fn in_foreground(server: &Server, txn: &mut Txn<'_>, worker: &Worker) -> io:
     let number = saves.begun.fetch_add(1, Ordering::Relaxed) + 1;
     let write = |file: &mut File| {
         let mut writer = begin(file, &config, false)?;
-        write_all(&mut writer, txn, worker)?;
+        write_all(&mut writer, server, txn, worker)?;
         writer.finish().map(drop)
     };
-    replace_file(path, write, || saves.may_publish(number))
+    let temporary = format!("temp-{}.rdb", std::process::id());
+    replace_file(path, &temporary, write, || saves.may_publish(number))
         .inspect(|()| {
             crate::log_notice!("DB saved on disk");
             saves.succeeded(changes_before);
@@ -241,7 +265,7 @@ pub fn at_shutdown(server: &Server) -> io::Result<()> {
     done
 }
 
-pub(super) fn version(config: &Config) -> Version {
+pub fn version(config: &Config) -> Version {
     match config.rdb_version {
         RdbVersion::V10 => Version::V10,
         RdbVersion::V11 => Version::V11,
@@ -271,12 +295,20 @@ fn access_of(entry: &Entry, worker: &Worker, now_ms: i64) -> Access {
     }
 }
 
-/// Writes all keys. The transaction is exclusive.
+fn write_libraries<W: Write>(writer: &mut Writer<W>, libraries: &Libraries) -> io::Result<()> {
+    libraries.iter().try_for_each(|loaded| writer.function(loaded.library.source()))
+}
+
+/// Writes all libraries and keys. The transaction is exclusive.
 fn write_all<W: Write>(
     writer: &mut Writer<W>,
+    server: &Server,
     txn: &mut Txn<'_>,
     worker: &Worker,
 ) -> io::Result<()> {
+    write_libraries(writer, &server.scripts.functions.current())?;
+    let delay_us = server.config.current().rdb_key_save_delay_us;
+    let ends = || server.ending.is_insisted();
     let (home, now_ms) = (txn.db(), txn.now_ms());
     let mut done = Ok(());
     for db in 0..txn.databases() {
@@ -288,6 +320,11 @@ fn write_all<W: Write>(
         done = writer.select(db, size.keys as u64, size.expires as u64);
         txn.for_each(|entry| {
             if done.is_ok() {
+                super::delay(1, || delay_us, ends);
+                if ends() {
+                    done = Err(io::Error::other("the server ends at once"));
+                    return;
+                }
                 let access = access_of(entry, worker, now_ms);
                 done = writer.key(entry.key(), entry.get(), entry.expire_at_ms(), access);
             }
@@ -308,17 +345,16 @@ impl Drop for Unfinished {
 }
 
 /// Writes a file beside the one of this name, which it replaces once it is safe on the disk and may.
-pub fn replace_file<L>(
+/// `temporary` is its name until then, which no other has.
+fn replace_file<L>(
     path: &Path,
+    temporary: &str,
     write: impl FnOnce(&mut File) -> io::Result<()>,
     may_replace: impl FnOnce() -> io::Result<L>,
 ) -> io::Result<()> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
     // `dir` may change before the end.
     let path = std::path::absolute(path)?;
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let name = format!("temp-{}-{number}.rdb", std::process::id());
-    let temporary = path.with_file_name(name);
+    let temporary = path.with_file_name(temporary);
     let mut file = File::create(&temporary)?;
     let unfinished = Unfinished(temporary);
     write(&mut file)?;
@@ -345,9 +381,12 @@ struct Gathered {
     /// Nothing will be written any more.
     is_given_up: AtomicBool,
     is_backed_up: Arc<AtomicBool>,
-    /// The long value that is being saved in parts, which nothing may come between.
-    long: Mutex<Option<LongValue>>,
+    /// Long values that are being saved in parts. Nothing may come between the parts of one: those of
+    /// the first are written as they come, the others wait until they are whole.
+    long: Mutex<VecDeque<LongValue>>,
     has_long: AtomicBool,
+    /// Bytes of the longest part that was encoded without a break.
+    part_bytes_max: AtomicUsize,
     config: Arc<Config>,
 }
 
@@ -372,21 +411,20 @@ impl Image for Gathered {
             self.save(worker, db, entry);
             return Saved::Whole;
         }
-        let mut slot = self.long.lock();
-        let value = slot.get_or_insert_with(|| {
-            let mut records = Records::new(version(&self.config), self.config.rdbcompression);
-            let access = access_of(entry, worker, self.now_ms);
-            let (key, expiry) = (entry.key(), entry.expire_at_ms());
-            let long = Long::begin(&mut records, db, key, entry.get(), expiry, access);
-            self.has_long.store(true, Ordering::Relaxed);
-            self.gathered(records.len_bytes());
-            LongValue { db, key: key.into(), long, records, is_whole: false }
-        });
-        match value.is_of(db, entry) {
+        let mut values = self.long.lock();
+        let is_next = values.is_empty() || values.iter().any(|value| value.is_of(db, entry));
+        match is_next {
+            true => self.save_part(&mut values, worker, db, entry),
             false => Saved::Later,
-            true if self.go_on(value, entry, STEP_BYTES) => Saved::Whole,
-            true => Saved::Partly,
         }
+    }
+
+    /// Several of these may be under way.
+    fn save_ahead(&self, worker: &Worker, db: u32, entry: &Entry) -> Saved {
+        if self.is_given_up.load(Ordering::Relaxed) {
+            return Saved::Whole;
+        }
+        self.save_part(&mut self.long.lock(), worker, db, entry)
     }
 
     fn save(&self, worker: &Worker, db: u32, entry: &Entry) {
@@ -394,8 +432,7 @@ impl Image for Gathered {
             return;
         }
         if self.has_long.load(Ordering::Relaxed)
-            && let Some(value) = &mut *self.long.lock()
-            && value.is_of(db, entry)
+            && let Some(value) = self.long.lock().iter_mut().find(|value| value.is_of(db, entry))
         {
             self.go_on(value, entry, usize::MAX);
             return;
@@ -406,17 +443,45 @@ impl Image for Gathered {
         records.add(db, entry.key(), entry.get(), entry.expire_at_ms(), access);
         let more_bytes = records.len_bytes() - before_bytes;
         drop(records);
+        self.part_bytes_max.fetch_max(more_bytes, Ordering::Relaxed);
         self.keys.fetch_add(1, Ordering::Relaxed);
         self.gathered(more_bytes);
     }
 }
 
 impl Gathered {
+    /// Begins a long value, or goes on with it.
+    fn save_part(
+        &self,
+        values: &mut VecDeque<LongValue>,
+        worker: &Worker,
+        db: u32,
+        entry: &Entry,
+    ) -> Saved {
+        let known = values.iter().position(|value| value.is_of(db, entry));
+        let at = known.unwrap_or_else(|| {
+            let mut records = Records::new(version(&self.config), self.config.rdbcompression);
+            let access = access_of(entry, worker, self.now_ms);
+            let (key, expiry) = (entry.key(), entry.expire_at_ms());
+            let long = Long::begin(&mut records, db, key, entry.get(), expiry, access);
+            self.has_long.store(true, Ordering::Relaxed);
+            self.gathered(records.len_bytes());
+            values.push_back(LongValue { db, key: key.into(), long, records, is_whole: false });
+            values.len() - 1
+        });
+        match self.go_on(&mut values[at], entry, STEP_BYTES) {
+            true => Saved::Whole,
+            false => Saved::Partly,
+        }
+    }
+
     /// Saves some more of a long value; true when that was the last of it.
     fn go_on(&self, value: &mut LongValue, entry: &Entry, bytes: usize) -> bool {
         let before_bytes = value.records.len_bytes();
         value.is_whole = value.long.go_on(&mut value.records, entry.get(), bytes);
-        self.gathered(value.records.len_bytes() - before_bytes);
+        let more_bytes = value.records.len_bytes() - before_bytes;
+        self.part_bytes_max.fetch_max(more_bytes, Ordering::Relaxed);
+        self.gathered(more_bytes);
         self.keys.fetch_add(u64::from(value.is_whole), Ordering::Relaxed);
         value.is_whole
     }
@@ -436,21 +501,20 @@ impl Gathered {
 
     /// Writes out what has gathered.
     fn drain<W: Write>(&self, writer: &mut Writer<W>, spare: &mut Vec<u8>) -> io::Result<()> {
-        let mut slot = self.long.lock();
-        if let Some(value) = &mut *slot {
+        loop {
+            let mut values = self.long.lock();
+            let Some(value) = values.front_mut() else { break };
             let bytes = value.records.take(std::mem::take(spare));
             let is_whole = value.is_whole;
             if is_whole {
-                *slot = None;
-                self.has_long.store(false, Ordering::Relaxed);
+                values.pop_front();
+                self.has_long.store(!values.is_empty(), Ordering::Relaxed);
             }
-            drop(slot);
+            drop(values);
             self.write(bytes, writer, spare)?;
             if !is_whole {
                 return Ok(());
             }
-        } else {
-            drop(slot);
         }
         for records in &self.records {
             let mut records = records.lock();
@@ -489,14 +553,17 @@ pub struct Snapshot<'s> {
     worker: Worker,
     walk: Option<engine::Snapshot>,
     gathered: Arc<Gathered>,
+    libraries: Arc<Libraries>,
     config: Arc<Config>,
     is_aof_base: bool,
+    is_wanted: &'s dyn Fn() -> bool,
 }
 
 /// What makes a [`Snapshot`] on another thread: its moment is told there.
 pub struct Moment {
     walk: engine::Snapshot,
     gathered: Arc<Gathered>,
+    libraries: Arc<Libraries>,
 }
 
 impl Moment {
@@ -522,25 +589,34 @@ impl Moment {
             is_backed_up: saves.is_backed_up.clone(),
             long: Mutex::default(),
             has_long: AtomicBool::new(false),
+            part_bytes_max: AtomicUsize::new(0),
             config: config.clone(),
         });
         let walk = txn.begin_snapshot(gathered.clone())?;
         *saves.gathered.lock() = Some(gathered.clone());
-        Some(Moment { walk, gathered })
+        Some(Moment { walk, gathered, libraries: server.scripts.functions.current() })
     }
 
-    /// To be called on the thread that writes it.
-    pub fn snapshot(self, server: &Server, is_aof_base: bool) -> Snapshot<'_> {
+    /// To be called on the thread that writes it. `is_wanted` is asked now and then whether it is
+    /// to go on.
+    pub fn snapshot<'s>(
+        self,
+        server: &'s Server,
+        is_aof_base: bool,
+        is_wanted: &'s dyn Fn() -> bool,
+    ) -> Snapshot<'s> {
         let (worker, config) = (server.own_worker(), server.config.current());
-        let Moment { walk, gathered } = self;
-        Snapshot { server, worker, walk: Some(walk), gathered, config, is_aof_base }
+        let Moment { walk, gathered, libraries } = self;
+        let walk = Some(walk);
+        Snapshot { server, worker, walk, gathered, libraries, config, is_aof_base, is_wanted }
     }
 }
 
 impl Snapshot<'_> {
-    /// Writes it as an RDB file. Fails when the server is to end meanwhile.
+    /// Writes it as an RDB file. Fails when it is not wanted any more.
     pub fn write_to<W: Write>(mut self, to: W) -> io::Result<()> {
         let mut writer = begin(to, &self.config, self.is_aof_base)?;
+        write_libraries(&mut writer, &self.libraries)?;
         let sizes = self.walk.iter().flat_map(|walk| walk.sizes()).enumerate();
         for (db, size) in sizes.filter(|(_, size)| size.keys > 0) {
             writer.select(db as u32, size.keys as u64, size.expires as u64)?;
@@ -551,15 +627,15 @@ impl Snapshot<'_> {
             self.gathered.drain(&mut writer, &mut spare)?;
             let keys = self.gathered.keys.load(Ordering::Relaxed);
             let delay_us = || self.server.config.current().rdb_key_save_delay_us;
-            super::delay(keys - saved_keys, delay_us, || self.server.is_shutting_down());
+            super::delay(keys - saved_keys, delay_us, || !(self.is_wanted)());
             saved_keys = keys;
             match step {
                 Step::Done => break,
                 Step::More => {}
                 Step::Held => thread::park_timeout(HELD_PAUSE),
             }
-            if self.server.is_shutting_down() {
-                return Err(io::Error::other("the server ends"));
+            if !(self.is_wanted)() {
+                return Err(io::Error::other("it is not wanted any more"));
             }
         }
         writer.finish().map(drop)
@@ -596,6 +672,8 @@ impl Drop for Snapshot<'_> {
         let saves = &self.server.durability.saves;
         let bytes_max = self.gathered.bytes_max.load(Ordering::Relaxed);
         saves.backlog_bytes_max.store(bytes_max, Ordering::Relaxed);
+        let part_bytes_max = self.gathered.part_bytes_max.load(Ordering::Relaxed);
+        saves.part_bytes_max.store(part_bytes_max, Ordering::Relaxed);
         *saves.gathered.lock() = None;
         if let Some(walk) = self.walk.take() {
             walk.end(&self.server.engine);
@@ -707,14 +785,17 @@ pub fn in_background(server: &Arc<Server>, txn: &mut Txn<'_>) -> io::Result<()> 
 fn write_in_background(server: &Server, moment: Moment, number: u64, changes_before: u64) {
     let saves = &server.durability.saves;
     let started = Instant::now();
-    let snapshot = moment.snapshot(server, false);
+    let is_cancelled = || saves.cancelled.load(Ordering::Acquire) >= number;
+    let is_wanted = || !is_cancelled() && !server.is_shutting_down();
+    let snapshot = moment.snapshot(server, false, &is_wanted);
     let config = server.config.current();
     let path = config.dbfilename.as_path();
     let write = |file: &mut File| match config.rdb_save_incremental_fsync {
         true => snapshot.write_to(Syncing::new(file)),
         false => snapshot.write_to(file),
     };
-    match replace_file(path, write, || saves.may_publish(number)) {
+    let temporary = format!("temp-{}-{number}.rdb", std::process::id());
+    match replace_file(path, &temporary, write, || saves.may_publish(number)) {
         Ok(()) => {
             saves.succeeded(changes_before);
             crate::log_notice!("DB saved on disk");
@@ -723,6 +804,7 @@ fn write_in_background(server: &Server, moment: Moment, number: u64, changes_bef
         Err(_) if server.is_shutting_down() => {
             crate::log_notice!("Background saving given up: the server ends");
         }
+        Err(_) if is_cancelled() => crate::log_notice!("Background saving cancelled"),
         Err(error) => {
             saves.has_failed.store(true, Ordering::Relaxed);
             log_failure(path, &error);

@@ -244,6 +244,26 @@ impl Cache {
         totals
     }
 
+    /// What is to be counted of a function, which is not in here.
+    pub(super) fn new_stats(&self) -> ScriptStats {
+        ScriptStats::new(self.workers, self.gone.clone())
+    }
+
+    /// Functions are gone: the VMs are to forget them too.
+    pub(super) fn forget_functions(&self, gone: &[&Arc<Known>]) {
+        self.let_go(gone.iter().copied());
+        let mut evicted = self.evicted.lock();
+        for known in gone {
+            if evicted.len() == EVICTED_MAX {
+                evicted.pop_front();
+            }
+            evicted.push_back(*known.script.sha());
+        }
+        // They are no evictions of scripts.
+        self.evictions.fetch_add(gone.len() as u64, Ordering::Release);
+        self.evictions_before.fetch_add(gone.len() as u64, Ordering::Relaxed);
+    }
+
     /// Scripts are taken out.
     fn let_go<'k>(&self, scripts: impl Iterator<Item = &'k Arc<Known>>) {
         // Few are held for long: those that workers ran last.

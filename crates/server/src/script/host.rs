@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use command::{Blocking, Call, Error, Row, flag};
 use engine::{Plan, Txn};
-use lua::{Host, LogLevel, Tick};
+use lua::{Host, LogLevel, Script, Tick};
 use resp::{Answer, Protocol};
 
 use super::Meter;
@@ -24,6 +24,9 @@ use crate::worker::{Shift, WorkerLoop};
 /// How long a script waits for a lock it did not declare: others may wait for its own.
 const EXTEND_PATIENCE: Duration = Duration::from_micros(100);
 
+/// How often others are served while a script is busy with what is no step of it.
+const TICK: Duration = Duration::from_millis(10);
+
 /// States of a script in which some commands need care.
 pub(super) mod state {
     /// It is over, though it may not have noticed yet.
@@ -39,8 +42,8 @@ pub(super) mod state {
     pub const RESTRICTED: u8 = 1 << 5;
     /// Every state.
     pub const ANY: u8 = 1 << 6;
-    /// The disk had failed when it began, and it has not written yet.
-    pub const DENIED: u8 = 1 << 7;
+    /// The disk had failed when it began, and it has not written yet; or a snapshot is being taken.
+    pub const DISK: u8 = 1 << 7;
 }
 
 /// The states in which a command needs care.
@@ -50,12 +53,33 @@ pub fn minds(row: &Row) -> u8 {
         minds |= state::ANY;
     }
     if row.has(flag::WRITE) {
-        minds |= state::UNWRITTEN | state::READ_ONLY | state::DENIED;
+        minds |= state::UNWRITTEN | state::READ_ONLY | state::DISK;
+    }
+    if row.has(flag::MAY_REPLICATE) {
+        minds |= state::READ_ONLY;
     }
     if row.has(flag::DENYOOM) {
         minds |= state::OUT_OF_MEMORY;
     }
     minds
+}
+
+/// A function that runs, as it was called.
+pub(super) struct Called<'h> {
+    pub script: &'h Script,
+    pub keys: &'h [&'h [u8]],
+    pub args: &'h [&'h [u8]],
+    /// The command that called it, as it was written.
+    pub command: &'h [u8],
+}
+
+impl Called<'_> {
+    /// The command that called it.
+    fn command(&self) -> Vec<Box<[u8]>> {
+        let count = self.keys.len().to_string();
+        let head = [self.command, self.script.label().as_bytes(), count.as_bytes()];
+        head.iter().chain(self.keys).chain(self.args).map(|word| Box::from(*word)).collect()
+    }
 }
 
 /// Why a script ends before its time.
@@ -84,6 +108,15 @@ impl End {
     }
 }
 
+pub(super) fn log_level(level: LogLevel) -> Level {
+    match level {
+        LogLevel::Debug => Level::Debug,
+        LogLevel::Verbose => Level::Verbose,
+        LogLevel::Notice => Level::Notice,
+        LogLevel::Warning => Level::Warning,
+    }
+}
+
 /// What a running script sees of the server.
 pub(super) struct ScriptHost<'h, 'e> {
     pub commands: &'static [Registered],
@@ -105,6 +138,8 @@ pub(super) struct ScriptHost<'h, 'e> {
     /// When it is to end by itself, and after how many ms that is.
     pub deadline: Option<(Instant, u64)>,
     pub end: Option<End>,
+    /// It is a function.
+    pub called: Option<Called<'h>>,
     /// Calls it has made.
     pub calls: u64,
     /// So many of them were counted when it ran before.
@@ -138,12 +173,17 @@ impl ScriptHost<'_, '_> {
     }
 
     /// Ends the script if undoing it would take too much memory.
-    #[inline]
+    #[inline(always)]
     fn look_at_undo_limit(&mut self) {
         if self.txn.undo_bytes() > self.undo_room_bytes {
-            self.finish(End::UndoLimit(self.undo_limit_bytes.unwrap_or(0)));
-            self.lp.server.scripts.watch.stop(self.lp.id, self.run);
+            self.end_by_undo_limit();
         }
+    }
+
+    #[cold]
+    fn end_by_undo_limit(&mut self) {
+        self.finish(End::UndoLimit(self.undo_limit_bytes.unwrap_or(0)));
+        self.lp.server.scripts.watch.stop(self.lp.id, self.run);
     }
 
     /// What waits in the outbox has changed.
@@ -164,20 +204,21 @@ impl ScriptHost<'_, '_> {
     /// Why a script may not run this command now.
     fn refusal(&self, command: &Registered, args: &[&[u8]]) -> Option<Error> {
         let row = command.row;
-        if row.has(flag::NOSCRIPT) {
+        if row.has(flag::NOSCRIPT) && !self.lp.server.scripts.may_call_all.load(Ordering::Relaxed) {
             return Some(Error::of("ERR This Redis command is not allowed from script"));
         }
         if let Err(denied) = self.client.user.check(command, args) {
             let text = acl::refused(self.lp, self.client, denied, command, args, Context::Lua);
             return Some(Error::new(format!("ERR ACL failure in script: {text}")));
         }
-        if self.is(state::READ_ONLY) && row.has(flag::WRITE) {
+        // PUBLISH and PFCOUNT, too: read-only scripts go on while writing is paused.
+        if self.is(state::READ_ONLY) && row.has(flag::WRITE | flag::MAY_REPLICATE) {
             return Some(Error::of("ERR Write commands are not allowed from read-only scripts."));
         }
         if self.is(state::OUT_OF_MEMORY) && row.has(flag::DENYOOM) {
             return Some(Error::OOM);
         }
-        if self.is(state::DENIED) && row.has(flag::WRITE) {
+        if self.is(state::DISK) && self.is(state::UNWRITTEN) && row.has(flag::WRITE) {
             return self.lp.server.durability.refuses_writes(&self.shift.config);
         }
         None
@@ -190,6 +231,24 @@ impl ScriptHost<'_, '_> {
     #[inline]
     fn is(&self, state: u8) -> bool {
         self.state & state != 0
+    }
+
+    /// Has long values that a command may change saved for the snapshot first: a script cannot wait
+    /// for that outside of its locks, so it does it itself, and serves others in between.
+    #[cold]
+    fn save_ahead(&mut self, row: &Row, args: &[&[u8]]) {
+        let mut looked_at = Instant::now();
+        for at in row.keys_changed(args) {
+            while !self.txn.save_part(args[at]) {
+                if looked_at.elapsed() < TICK {
+                    continue;
+                }
+                if self.tick() == Tick::Kill {
+                    return;
+                }
+                looked_at = Instant::now();
+            }
+        }
     }
 
     /// Takes the locks of a command that the script does not hold yet.
@@ -215,6 +274,8 @@ impl ScriptHost<'_, '_> {
         protocol: Protocol,
         answer: &mut Answer,
     ) {
+        // Only a plain call says at once which key it is about.
+        self.txn.forget_key();
         if let Some(end) = self.look_at_end() {
             return answer.reply(protocol).error(&end.text());
         }
@@ -241,13 +302,22 @@ impl ScriptHost<'_, '_> {
             return answer.reply(protocol).error(&error.0);
         }
         if command.row.has(flag::WRITE) && self.is(state::UNWRITTEN) {
-            self.state &= !(state::UNWRITTEN | state::OUT_OF_MEMORY | state::DENIED);
+            self.state &= !(state::UNWRITTEN | state::OUT_OF_MEMORY);
+            if !self.txn.has_snapshot() {
+                self.state &= !state::DISK;
+            }
             self.written_from = Some(self.lp.outbox.borrow().mark());
             if self.undo_limit_bytes.is_none()
                 && !self.lp.server.scripts.watch.note_write(self.lp.id)
             {
                 self.finish(End::Killed);
                 return answer.reply(protocol).error(&End::Killed.text());
+            }
+        }
+        if self.is(state::DISK) && command.row.has(flag::WRITE) {
+            self.save_ahead(command.row, args);
+            if let Some(end) = self.look_at_end() {
+                return answer.reply(protocol).error(&end.text());
             }
         }
         if self.lp.server.monitor_count.load(Ordering::Relaxed) > 0 {
@@ -287,10 +357,21 @@ impl ScriptHost<'_, '_> {
             && self.lp.server.monitor_count.load(Ordering::Relaxed) == 0
             && self.txn.expect_key(args[1])
         {
+            self.txn.begin_command();
+            if let Some(quick) = plain.quick
+                && let Some(value) = quick(self.txn, args)
+            {
+                answer.lend(value);
+                if plain.minds & state::UNWRITTEN != 0 {
+                    self.look_at_undo_limit();
+                }
+                self.count(command, false);
+                return true;
+            }
+            command::expire_fields(self.txn, command.row, args);
             let mut call = Call::new(self.txn, answer.reply(protocol), Blocking::Never);
             call.bulk_bytes_max = self.bulk_bytes_max;
             let result = (plain.handler)(&mut call, args);
-            self.txn.forget_key();
             if let Err(error) = result {
                 self.lp.server.count_error(error.code());
                 answer.reply(protocol).error(&error.0);
@@ -298,7 +379,6 @@ impl ScriptHost<'_, '_> {
             self.ran(command, protocol, answer);
             return true;
         }
-        self.txn.forget_key();
         false
     }
 
@@ -332,6 +412,11 @@ impl ScriptHost<'_, '_> {
         }
         self.look_at_undo_limit();
         self.has_counted_error |= failed;
+        self.count(command, failed);
+    }
+
+    #[inline(always)]
+    fn count(&mut self, command: &Registered, failed: bool) {
         self.calls += 1;
         if self.calls > self.counted_calls {
             self.lp.stats.ran_in_script(command.id, failed);
@@ -358,12 +443,7 @@ impl Host for ScriptHost<'_, '_> {
     }
 
     fn log(&mut self, level: LogLevel, message: &[u8]) {
-        let level = match level {
-            LogLevel::Debug => Level::Debug,
-            LogLevel::Verbose => Level::Verbose,
-            LogLevel::Notice => Level::Notice,
-            LogLevel::Warning => Level::Warning,
-        };
+        let level = log_level(level);
         let text = String::from_utf8_lossy(message);
         // What is run again logs again, and what was undone never happened.
         let mut outbox = self.lp.outbox.borrow_mut();
@@ -398,6 +478,9 @@ impl Host for ScriptHost<'_, '_> {
             return Tick::Continue;
         }
         watch.note_held(lp.id, self.txn.held());
+        if let Some(called) = &self.called {
+            watch.note_function(lp.id, self.run, || called.command());
+        }
         // In isolation mode a script keeps everybody waiting until it is busy. Else those are served
         // who need no locks: SCRIPT KILL before all.
         if self.undo_limit_bytes.is_some() || watch.is_busy() {

@@ -2,9 +2,11 @@
 //!
 //! `plan.rs` chooses the locks a script begins with, `cache.rs` keeps what is shared, `host.rs` is
 //! what a script sees of the server, `watch.rs` ends scripts that run too long. `meter.rs` measures
-//! one run, `stats.rs` adds them up.
+//! one run, `stats.rs` adds them up. `functions.rs` has the libraries whose functions are scripts that
+//! go by a name.
 
 mod cache;
+mod functions;
 mod host;
 mod meter;
 mod plan;
@@ -12,22 +14,24 @@ mod stats;
 mod watch;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use command::Error;
+use command::{Error, Row};
 use engine::Txn;
 use lua::{Outcome, Vm, VmOptions};
 use resp::Reply;
 
 pub use cache::{Brought, Cache};
+pub use functions::{FileLoader, Functions, Libraries, Loaded, Present, WorkerLoader, restored};
 pub use host::minds;
-use host::{End, ScriptHost, state};
+use host::{Called, End, ScriptHost, state};
 use meter::Meter;
 pub use meter::may_be_long;
-pub use plan::{Known, Recent, Runs, parse_sha, plan};
+pub use plan::{Known, Recent, Runs, only_reads, parse_sha, plan};
 use stats::Finished;
 pub use stats::{Gone, ScriptStats, Totals};
-pub use watch::{KillError, NEST_LEASH, Obstacle, Watch, watch};
+pub use watch::{KillError, Killed, NEST_LEASH, Obstacle, Watch, watch};
 
 use crate::client::Client;
 use crate::config::ScriptAtomicity;
@@ -39,17 +43,22 @@ use crate::worker::{Shift, WorkerLoop};
 /// Shared by all workers.
 pub struct Scripts {
     pub cache: Cache,
+    pub functions: Functions,
     pub watch: Watch,
     /// Of each worker.
     pub runs: Vec<Runs>,
+    /// Scripts may call what is not for them, too (DEBUG).
+    pub may_call_all: AtomicBool,
 }
 
 impl Scripts {
     pub fn new(workers: usize) -> Scripts {
         Scripts {
             cache: Cache::new(workers),
+            functions: Functions::default(),
             watch: Watch::new(workers),
             runs: (0..workers).map(|_| Runs::default()).collect(),
+            may_call_all: AtomicBool::new(false),
         }
     }
 
@@ -63,6 +72,7 @@ impl Scripts {
             runs.unleashed.reset();
         }
         self.cache.reset_stats();
+        self.functions.reset_stats();
     }
 
     /// Bytes of the Lua heap of each worker.
@@ -126,7 +136,10 @@ impl WorkerVm {
             self.evictions = now;
             match list {
                 Some(list) => list.iter().for_each(|sha| vm.forget(sha)),
-                None => vm.forget_all_but(|sha| cache.contains(sha)),
+                None => {
+                    let functions = lp.server.scripts.functions.shas();
+                    vm.forget_all_but(|sha| cache.contains(sha) || functions.contains(sha));
+                }
             }
         }
         vm.set_memory_limit(limit);
@@ -168,6 +181,7 @@ pub fn run<'e>(
     known: Arc<Known>,
     keys: &[&[u8]],
     args: &[&[u8]],
+    command: &[u8],
     read_only: bool,
     origin: Origin,
     out: &mut Vec<u8>,
@@ -189,7 +203,14 @@ pub fn run<'e>(
     let said = lp.outbox.borrow().mark();
     let level = lp.pin();
     let run = match level {
-        0 => watch.begin(lp.id, txn.is_exclusive(), deadline),
+        0 => {
+            let now_ms = match origin {
+                Origin::Network => lp.watch_ms(),
+                _ => watch.now_ms(),
+            };
+            let is_function = script.library().is_some();
+            watch.begin(lp.id, txn.is_exclusive(), is_function, now_ms, deadline)
+        }
         _ => {
             let leash = Instant::now() + NEST_LEASH;
             watch.begin_nested(lp.id, deadline.map_or(leash, |at| at.min(leash)))
@@ -200,7 +221,8 @@ pub fn run<'e>(
     let transaction_db = txn.db();
     let out_of_memory = dispatch::is_over_memory_limit(shift);
     let mut state = state::UNWRITTEN | state::ANY;
-    if !client.user.may_do_everything() {
+    // With care also if what it reads is noted for its client.
+    if !client.user.may_do_everything() || client.tracker.is_some() {
         state |= state::RESTRICTED;
     }
     if read_only || flags.no_writes {
@@ -210,8 +232,8 @@ pub fn run<'e>(
     if out_of_memory && !flags.allow_oom {
         state |= state::OUT_OF_MEMORY;
     }
-    if lp.server.durability.refuses_writes(config).is_some() {
-        state |= state::DENIED;
+    if txn.has_snapshot() || lp.server.durability.refuses_writes(config).is_some() {
+        state |= state::DISK;
     }
     let tally = known.stats.of(lp.id);
     let meter = Meter::new(tally.samples_next_run());
@@ -235,6 +257,7 @@ pub fn run<'e>(
         }),
         deadline: deadline.map(|at| (at, deadline_ms)),
         end: None,
+        called: script.library().map(|_| Called { script, keys, args, command }),
         calls: 0,
         counted_calls,
         has_counted_error: false,
@@ -263,7 +286,7 @@ pub fn run<'e>(
         outcome = Outcome::Killed;
         if !is_told {
             out.clear();
-            let text = format!("{} script: {}", end.text(), script.sha_hex());
+            let text = format!("{} script: {}", end.text(), script.label());
             Reply::new(out, protocol).error(&text);
         }
     }
@@ -337,6 +360,18 @@ impl RanScript {
     pub fn count(&mut self, worker: usize, ns: u64) {
         self.finished.ns = ns;
         self.known.stats.of(worker).note(&self.finished, &self.meter);
+    }
+
+    /// How many commands it called.
+    pub fn commands(&self) -> u64 {
+        self.meter.commands
+    }
+
+    /// Keeps the script of an EVALSHA for the next one.
+    pub fn keep(self, lp: &WorkerLoop, row: &Row) {
+        if row.name.starts_with("evalsha") {
+            lp.recent_script.set(Some(Recent(self.known)));
+        }
     }
 
     /// For the slow log.

@@ -129,37 +129,18 @@ impl Known {
 
 /// The script that a worker ran last by its SHA1. It is the next one more often than not, and is
 /// found here without touching what workers share.
-pub struct Recent {
-    digits: [u8; SHA_DIGITS],
-    known: Arc<Known>,
-}
-
-const SHA_DIGITS: usize = 40;
+pub struct Recent(pub Arc<Known>);
 
 impl Recent {
     /// Takes it out if these are its digits and it is still kept.
     fn take(lp: &WorkerLoop, digits: &[u8]) -> Option<Arc<Known>> {
-        let recent = lp.recent_script.take()?;
-        let is_it = recent.digits == *digits && !recent.known.is_gone.load(Ordering::Acquire);
+        let Recent(known) = lp.recent_script.take()?;
+        let is_it = known.script.sha_digits() == digits && !known.is_gone.load(Ordering::Acquire);
         is_it.then(|| {
-            lp.server.scripts.cache.note_use(&recent.known);
-            recent.known
+            lp.server.scripts.cache.note_use(&known);
+            known
         })
     }
-
-    /// Keeps the script of an EVALSHA for the next one.
-    pub fn put(lp: &WorkerLoop, args: &[&[u8]], known: Arc<Known>) {
-        if is_by_sha(args[0])
-            && let Ok(digits) = args[1].try_into()
-        {
-            lp.recent_script.set(Some(Recent { digits, known }));
-        }
-    }
-}
-
-/// Whether a command of the EVAL family names its script by the SHA1.
-fn is_by_sha(name: &[u8]) -> bool {
-    name.len() >= 7 && name[..7].eq_ignore_ascii_case(b"evalsha")
 }
 
 /// How the scripts of one worker ran.
@@ -207,7 +188,7 @@ impl Runs {
     }
 }
 
-/// The locks that a command of the EVAL family begins with, and its script if the server knows it
+/// The locks that a command of the EVAL or FCALL family begins with, and its script if the server knows it
 /// already. The error is what keeps it from beginning.
 pub fn plan(
     lp: &WorkerLoop,
@@ -224,6 +205,10 @@ pub fn plan(
     let by_source = |source| cache.get(&lua::sha_of(source));
     let script = match command.row.name {
         "evalsha" | "evalsha_ro" => Recent::take(lp, args[1]).or_else(|| by_sha(args[1])),
+        "fcall" | "fcall_ro" => lp.server.scripts.functions.find(args[1]),
+        "dryrun" if command.full_name == "function|dryrun" => {
+            lp.server.scripts.functions.find(args[2])
+        }
         "dryrun" => by_sha(args[2]).or_else(|| by_source(args[2])),
         _ => by_source(args[1]),
     };
@@ -241,6 +226,19 @@ pub fn plan(
         return Err(Obstacle::Turn);
     }
     Ok((dispatch::plan(&lp.server.engine, command.row, args), script))
+}
+
+/// Whether the script of a command of the EVAL or FCALL family declares that it changes nothing.
+pub fn only_reads(lp: &WorkerLoop, command: &Registered, args: &[&[u8]]) -> bool {
+    let scripts = &lp.server.scripts;
+    let flags = |known: Arc<Known>| known.script.flags();
+    let flags = match command.full_name {
+        "eval" => lua::Flags::of(args[1]),
+        "evalsha" => parse_sha(args[1]).and_then(|sha| scripts.cache.get(&sha)).map(flags),
+        "fcall" => scripts.functions.find(args[1]).map(flags),
+        _ => None,
+    };
+    flags.is_some_and(|flags| flags.no_writes)
 }
 
 /// Forty hexadecimal digits in any case.

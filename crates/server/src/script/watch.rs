@@ -20,7 +20,7 @@ use engine::StoppedRuns;
 use lua::Interrupter;
 use parking_lot::Mutex;
 
-use crate::server::{Server, unix_ms};
+use crate::server::Server;
 
 /// How often the watchdog looks, and how often scripts are interrupted.
 const WATCH_PERIOD: Duration = Duration::from_millis(10);
@@ -44,7 +44,7 @@ const BUSY_EXCLUSIVE: u8 = 2;
 #[repr(align(128))]
 struct Watched {
     interrupter: Mutex<Option<Interrupter>>,
-    /// Unix ms when the script that runs now began; 0 when none runs.
+    /// When the script that runs now began, as `time_of` has it; 0 when none runs.
     started_ms: AtomicI64,
     /// Number of the run.
     run: AtomicU64,
@@ -54,6 +54,10 @@ struct Watched {
     /// When the run that is going on is to end by itself, ms since the watch began; 0 for never.
     deadline_ms: AtomicU64,
     is_exclusive: AtomicBool,
+    /// It is a function, or a library that is loaded.
+    is_function: AtomicBool,
+    /// The function that runs, once it has run for a moment.
+    function: Mutex<Option<RunningFunction>>,
     /// The number of the run times four, plus what was decided on it. One word, because either
     /// SCRIPT KILL or the first write that cannot be undone comes first, never both.
     fate: AtomicU64,
@@ -62,7 +66,7 @@ struct Watched {
     held: Mutex<Vec<u16>>,
     /// Of its Lua heaps.
     used_bytes: [AtomicU64; 2],
-    /// Unix ms since when plans for all keys wait here for scripts to end; 0 when none does.
+    /// Since when plans for all keys wait here for scripts to end, likewise; 0 when none does.
     waiting_since_ms: AtomicI64,
 }
 
@@ -77,11 +81,30 @@ struct Nested {
     until_ms: AtomicU64,
 }
 
-/// Answers to SCRIPT KILL.
+/// A function that runs.
+#[derive(Clone)]
+pub struct RunningFunction {
+    run: u64,
+    /// The command that called it.
+    pub command: Vec<Box<[u8]>>,
+    /// As the watch tells times.
+    started_ms: i64,
+}
+
+/// What SCRIPT KILL and FUNCTION KILL end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Killed {
+    Scripts,
+    Functions,
+}
+
+/// Answers to SCRIPT KILL and FUNCTION KILL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillError {
     NotBusy,
     HasWritten,
+    /// What runs is for the other one of the two to kill.
+    Other,
 }
 
 /// What keeps a command from running now.
@@ -145,16 +168,25 @@ impl Watch {
         self.workers[worker].stopped.clone()
     }
 
-    /// A script begins on a worker.
-    pub fn begin(&self, worker: usize, is_exclusive: bool, deadline: Option<Instant>) -> RunNumber {
+    /// A script begins on a worker at this time, as `time_of` tells it.
+    #[inline]
+    pub fn begin(
+        &self,
+        worker: usize,
+        is_exclusive: bool,
+        is_function: bool,
+        now_ms: i64,
+        deadline: Option<Instant>,
+    ) -> RunNumber {
         let watched = &self.workers[worker];
         watched.is_exclusive.store(is_exclusive, Ordering::Release);
+        watched.is_function.store(is_function, Ordering::Release);
         let deadline_ms = deadline.map_or(0, |at| self.ms_of(at) + 1);
         watched.deadline_ms.store(deadline_ms, Ordering::Release);
         let run = watched.run.load(Ordering::Relaxed) + 2;
         watched.fate.store(fate(run, OPEN), Ordering::Release);
         watched.run.store(run, Ordering::Release);
-        watched.started_ms.store(unix_ms(), Ordering::SeqCst);
+        watched.started_ms.store(now_ms, Ordering::Release);
         RunNumber(run)
     }
 
@@ -168,8 +200,18 @@ impl Watch {
         RunNumber(run)
     }
 
+    #[inline]
     fn ms_of(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.began).as_millis() as u64
+    }
+
+    /// A point in time as it is noted here, in ms: never 0.
+    pub fn time_of(&self, at: Instant) -> i64 {
+        self.ms_of(at) as i64 + 1
+    }
+
+    pub fn now_ms(&self) -> i64 {
+        self.time_of(Instant::now())
     }
 
     /// Has a script that runs on a worker end.
@@ -262,6 +304,47 @@ impl Watch {
         }
     }
 
+    /// The function of a worker still runs; what it was called with is noted once.
+    pub fn note_function(
+        &self,
+        worker: usize,
+        run: RunNumber,
+        command: impl FnOnce() -> Vec<Box<[u8]>>,
+    ) {
+        let watched = &self.workers[worker];
+        let mut function = watched.function.lock();
+        if function.as_ref().is_none_or(|noted| noted.run != run.0) {
+            let started_ms = watched.started_ms.load(Ordering::Acquire);
+            *function = Some(RunningFunction { run: run.0, command: command(), started_ms });
+        }
+    }
+
+    /// The function that has been running for longest, and for how many ms.
+    pub fn running_function(&self) -> Option<(RunningFunction, i64)> {
+        let running = |worker: &Watched| {
+            let noted = worker.function.lock();
+            let is_it = |noted: &&RunningFunction| {
+                worker.started_ms.load(Ordering::Acquire) != 0
+                    && worker.run.load(Ordering::Acquire) == noted.run
+            };
+            noted.as_ref().filter(is_it).cloned()
+        };
+        let longest =
+            self.workers.iter().filter_map(running).min_by_key(|function| function.started_ms);
+        longest.map(|function| {
+            let ms = (self.now_ms() - function.started_ms).max(0);
+            (function, ms)
+        })
+    }
+
+    /// Whether what is busy is a function.
+    pub fn is_function_busy(&self) -> bool {
+        self.workers.iter().any(|worker| {
+            worker.busy.load(Ordering::Acquire) != AT_EASE
+                && worker.is_function.load(Ordering::Acquire)
+        })
+    }
+
     /// Whether a busy script is what keeps a command of a worker from running.
     pub fn is_to_blame(&self, worker: usize, obstacle: Obstacle) -> bool {
         match obstacle {
@@ -283,7 +366,7 @@ impl Watch {
 
     /// Whether some script has been running for so many ms.
     pub fn has_run_for(&self, ms: i64) -> bool {
-        let now_ms = unix_ms();
+        let now_ms = self.now_ms();
         self.workers.iter().any(|worker| {
             let started_ms = worker.started_ms.load(Ordering::Acquire);
             started_ms != 0 && now_ms - started_ms >= ms
@@ -297,7 +380,7 @@ impl Watch {
             let started_ms = worker.started_ms.load(Ordering::Acquire);
             started_ms != 0
                 && !worker.is_exclusive.load(Ordering::Acquire)
-                && *now_ms.get_or_insert_with(unix_ms) - started_ms >= LONG_MS
+                && *now_ms.get_or_insert_with(|| self.now_ms()) - started_ms >= LONG_MS
         })
     }
 
@@ -305,7 +388,7 @@ impl Watch {
     pub fn set_waiting(&self, worker: usize, waits: bool) {
         let since_ms = &self.workers[worker].waiting_since_ms;
         if waits {
-            since_ms.store(unix_ms(), Ordering::Release);
+            since_ms.store(self.now_ms(), Ordering::Release);
             self.waiting.fetch_add(1, Ordering::AcqRel);
         } else {
             since_ms.store(0, Ordering::Release);
@@ -324,7 +407,7 @@ impl Watch {
         let since = |worker: &Watched| worker.waiting_since_ms.load(Ordering::Acquire);
         let first_ms = self.workers.iter().map(since).filter(|since_ms| *since_ms != 0).min();
         let Some(first_ms) = first_ms else { return false };
-        let now_ms = unix_ms();
+        let now_ms = self.now_ms();
         self.workers.iter().any(|worker| {
             let started_ms = worker.started_ms.load(Ordering::Acquire);
             started_ms != 0 && started_ms <= first_ms && now_ms - started_ms >= RUNAWAY_MS
@@ -337,14 +420,23 @@ impl Watch {
         watched.stopped.is_stopped(watched.run.load(Ordering::Relaxed))
     }
 
-    /// SCRIPT KILL: has the scripts end that are busy, or else the one that runs for longest.
-    pub fn kill(&self) -> Result<(), KillError> {
+    /// SCRIPT KILL and FUNCTION KILL: has the scripts or functions end that are busy, or else the one
+    /// that runs for longest.
+    pub fn kill(&self, what: Killed) -> Result<(), KillError> {
         let running = |worker: &&Watched| worker.started_ms.load(Ordering::Acquire) != 0;
+        let wanted = |worker: &&Watched| {
+            worker.is_function.load(Ordering::Acquire) == (what == Killed::Functions)
+        };
         let is_busy = |worker: &&Watched| worker.busy.load(Ordering::Acquire) != AT_EASE;
-        let mut victims: Vec<&Watched> = self.workers.iter().filter(is_busy).collect();
+        let mut victims: Vec<&Watched> =
+            self.workers.iter().filter(wanted).filter(is_busy).collect();
         if victims.is_empty() {
             let since = |worker: &&Watched| worker.started_ms.load(Ordering::Acquire);
-            victims.extend(self.workers.iter().filter(running).min_by_key(since));
+            let others = self.workers.iter().filter(wanted).filter(running);
+            victims.extend(others.min_by_key(since));
+        }
+        if victims.is_empty() && self.is_running() {
+            return Err(KillError::Other);
         }
         let mut outcome = Err(KillError::NotBusy);
         for worker in victims {
@@ -369,7 +461,8 @@ impl Watch {
     }
 
     /// One look of the watchdog at all workers.
-    fn look(&self, threshold_ms: u64, now_ms: i64, is_shutting_down: bool) {
+    fn look(&self, threshold_ms: u64, is_shutting_down: bool) {
+        let now_ms = self.now_ms();
         for worker in &self.workers {
             let run = worker.run.load(Ordering::SeqCst);
             let started_ms = worker.started_ms.load(Ordering::SeqCst);
@@ -383,7 +476,8 @@ impl Watch {
                 self.mark_busy(worker, run);
                 crate::log_warning!(
                     "Slow script detected: still in execution after {threshold_ms} milliseconds. \
-                     You can try killing the script using the SCRIPT KILL command."
+                     You can try killing the script using the {} KILL command.",
+                    if worker.is_function.load(Ordering::Acquire) { "FUNCTION" } else { "SCRIPT" }
                 );
             }
             let deadline_ms = worker.deadline_ms.load(Ordering::Acquire);
@@ -448,7 +542,7 @@ pub fn watch(server: &Server) {
         }
         rounds = rounds.wrapping_add(1);
         let threshold_ms = server.config.current().busy_reply_threshold_ms;
-        server.scripts.watch.look(threshold_ms, unix_ms(), server.is_shutting_down());
+        server.scripts.watch.look(threshold_ms, server.is_shutting_down());
         std::thread::park_timeout(WATCH_PERIOD);
     }
 }

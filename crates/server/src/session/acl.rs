@@ -11,10 +11,11 @@ use command::{Command, Error, Group, Result};
 
 use crate::acl::log::{Context, Entry, Reason};
 use crate::acl::{DEFAULT, Denied, Selector, User};
-use crate::client::Client;
+use crate::client::{Client, ClientInfo};
 use crate::config::DIRECTIVES;
 use crate::request::{Request, SessionHandler, row};
 use crate::session::client::describe;
+use crate::session::migrate;
 use crate::table::{Registered, table};
 use crate::worker::WorkerLoop;
 
@@ -134,14 +135,27 @@ pub fn refused(
     args: &[&[u8]],
     context: Context,
 ) -> String {
-    note(lp, client, denied.reason(), context, denied.object(command, args), &client.user.name);
-    denied.text(&client.user.name, command, args, false)
+    refused_to(lp, &client.info, &client.user.name, denied, command, args, context)
+}
+
+/// The same for a client of whom no more is at hand.
+pub fn refused_to(
+    lp: &WorkerLoop,
+    info: &ClientInfo,
+    user: &[u8],
+    denied: Denied,
+    command: &Registered,
+    args: &[&[u8]],
+    context: Context,
+) -> String {
+    note(lp, info, denied.reason(), context, denied.object(command, args), user);
+    denied.text(user, command, args, false)
 }
 
 /// Counts and logs a refusal.
 pub fn note(
     lp: &WorkerLoop,
-    client: &Client,
+    info: &ClientInfo,
     reason: Reason,
     context: Context,
     object: Vec<u8>,
@@ -162,7 +176,7 @@ pub fn note(
         context,
         object,
         user: user.to_vec(),
-        client: describe(&client.info, now_ms),
+        client: describe(info, now_ms),
         id: 0,
         created_ms: now_ms,
         updated_ms: now_ms,
@@ -178,6 +192,7 @@ pub fn without_passwords<'a>(command: &Registered, args: &'a [&'a [u8]]) -> Cow<
         "hello" => args.len().min(3)..args.len(),
         "acl|setuser" => args.len().min(3)..args.len(),
         "config|set" => args.len().min(2)..args.len(),
+        "migrate" => migrate::credentials(args),
         _ => return Cow::Borrowed(args),
     };
     let is_secret = |at: usize| match command.full_name {
@@ -222,14 +237,15 @@ fn cat(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
             names.iter().for_each(|name| request.reply.bulk(name.as_bytes()));
             Ok(())
         }
-        _ => Err(arity("cat")),
+        _ => Err(arity(args[1])),
     }
 }
 
 /// What Redis says of a subcommand whose number of arguments its row lets through.
-fn arity(subcommand: &str) -> Error {
+fn arity(subcommand: &[u8]) -> Error {
     Error::new(format!(
-        "ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try ACL HELP."
+        "ERR unknown subcommand or wrong number of arguments for '{}'. Try ACL HELP.",
+        String::from_utf8_lossy(subcommand)
     ))
 }
 
@@ -344,7 +360,7 @@ fn genpass(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     let bits = match &args[2..] {
         [] => PASSWORD_BITS,
         [bits] => command::call::integer(bits)?,
-        _ => return Err(arity("genpass")),
+        _ => return Err(arity(args[1])),
     };
     if !(1..=PASSWORD_BITS_MAX).contains(&bits) {
         return Err(Error::of(
@@ -435,7 +451,7 @@ fn log(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
             return Ok(());
         }
         [count] => command::call::integer(count)?,
-        _ => return Err(arity("log")),
+        _ => return Err(arity(args[1])),
     };
     let entries = server.acl.log.lock().latest(count.max(0) as usize);
     let now_ms = request.lp.now_ms();
@@ -471,7 +487,7 @@ fn log(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
 }
 
 fn help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
-    crate::help::write(
+    command::help::write(
         &mut request.reply,
         "ACL",
         &[

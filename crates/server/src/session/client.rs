@@ -15,7 +15,9 @@ use crate::client::{Client, ClientInfo, NO_COMMAND, ReplyMode};
 use crate::mailbox::{Mail, WaitEnd};
 use crate::request::{Request, SessionHandler, row};
 use crate::session::connection::{INVALID_NAME, is_valid_name};
+use crate::session::tracking::{caching, getredir, tracking, trackinginfo};
 use crate::table::table;
+use crate::tracking::Mode;
 
 const GROUP: Group = Group::Connection;
 const COMMON: u32 = NOSCRIPT | LOADING | STALE;
@@ -26,10 +28,24 @@ pub const TABLE: &[Command<SessionHandler>] = &[Command::container(
     "client",
     -2,
     &[
+        row(GROUP, "caching", 3, caching)
+            .flags(COMMON)
+            .since("6.0.0")
+            .summary("Says whether the keys that the next command reads are tracked.")
+            .syntax("mode:(YES | NO)"),
+        row(GROUP, "capa", -3, capa)
+            .flags(COMMON)
+            .since("8.0.0")
+            .summary("Says what this connection's client can do.")
+            .syntax("capability [capability ...]"),
         row(GROUP, "getname", 2, getname)
             .flags(COMMON)
             .since("2.6.9")
             .summary("Answers the name of this connection."),
+        row(GROUP, "getredir", 2, getredir)
+            .flags(COMMON)
+            .since("6.0.0")
+            .summary("Answers which client hears of changed keys in the place of this one."),
         row(GROUP, "help", 2, help)
             .flags(LOADING | STALE)
             .since("5.0.0")
@@ -63,7 +79,9 @@ pub const TABLE: &[Command<SessionHandler>] = &[Command::container(
                 "filter:(old-format=ip:port | new-format:([ID client-id] \
                  | [TYPE client-type:(NORMAL | MASTER | SLAVE | REPLICA | PUBSUB)] \
                  | [USER username] | [ADDR addr=ip:port] | [LADDR laddr=ip:port] \
-                 | [SKIPME skipme:(YES | NO)] | [MAXAGE maxage]) ...)",
+                 | [SKIPME skipme:(YES | NO)] | [MAXAGE maxage] | [NAME name] | [IDLE idle] \
+                 | [FLAGS flags] | [LIB-NAME lib-name] | [LIB-VER lib-ver] | [DB db] | [CAPA capa] \
+                 | [IP ip]) ...)",
             ),
         row(GROUP, "list", -2, list)
             .flags(ADMIN | COMMON)
@@ -84,7 +102,9 @@ pub const TABLE: &[Command<SessionHandler>] = &[Command::container(
             .summary("Describes all connections, one in a line.")
             .syntax(
                 "[TYPE client-type:(NORMAL | MASTER | REPLICA | PUBSUB)] \
-                 [ID client-id [client-id ...]]",
+                 [ID client-id [client-id ...]] [USER username] [ADDR addr] [LADDR laddr] \
+                 [SKIPME skipme:(YES | NO)] [MAXAGE maxage] [NAME name] [IDLE idle] [FLAGS flags] \
+                 [LIB-NAME lib-name] [LIB-VER lib-ver] [DB db] [CAPA capa] [IP ip]",
             ),
         row(GROUP, "no-evict", 3, no_evict)
             .flags(ADMIN | COMMON)
@@ -119,6 +139,19 @@ pub const TABLE: &[Command<SessionHandler>] = &[Command::container(
             .tips(ALL_NODES)
             .summary("Names this connection.")
             .syntax("connection-name"),
+        row(GROUP, "tracking", -3, tracking)
+            .flags(COMMON)
+            .since("6.0.0")
+            .complexity("O(1). Some options may introduce additional complexity.")
+            .summary("Has this connection told when keys change that it has read.")
+            .syntax(
+                "status:(ON | OFF) [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] \
+                 [OPTIN] [OPTOUT] [NOLOOP]",
+            ),
+        row(GROUP, "trackinginfo", 2, trackinginfo)
+            .flags(COMMON)
+            .since("6.2.0")
+            .summary("Answers how this connection is told of changed keys."),
         // As for KILL.
         row(GROUP, "unblock", -3, unblock)
             .flags(ADMIN | COMMON)
@@ -140,10 +173,16 @@ pub const TABLE: &[Command<SessionHandler>] = &[Command::container(
 .summary("Holds the commands about connections.")];
 
 fn help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
-    crate::help::write(
+    command::help::write(
         &mut request.reply,
         "CLIENT",
         &[
+            "CACHING (YES|NO)",
+            "    Track the keys that the next command reads, or do not.",
+            "CAPA <capability> [<capability> ...]",
+            "    Say what this client can do: redirect.",
+            "GETREDIR",
+            "    Which client hears of changed keys in the place of this one.",
             "GETNAME",
             "    The name of this connection.",
             "ID",
@@ -154,17 +193,20 @@ fn help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
             "    Close the connection from this address.",
             "KILL <filter> <value> [<filter> <value> ...]",
             "    Close all connections that fit every filter:",
-            "    * ADDR <ip:port>, LADDR <ip:port>",
+            "    * ADDR <ip:port>, IP <ip>, LADDR <ip:port>",
             "      Their own address, or the one they connected to.",
-            "    * ID <client-id>",
-            "    * MAXAGE <seconds>",
-            "      Connected for at least so long.",
+            "    * DB <number>, FLAGS <letters>, NAME <name>, LIB-NAME <name>, LIB-VER <version>",
+            "      As LIST shows them.",
+            "    * ID <client-id> [<client-id> ...]",
+            "    * IDLE <seconds>, MAXAGE <seconds>",
+            "      Silent, or connected, for at least so long.",
             "    * SKIPME (YES|NO)",
             "      Whether this connection is spared; yes unless told otherwise.",
             "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
             "    * USER <username>",
-            "LIST [TYPE (NORMAL|MASTER|REPLICA|PUBSUB)|ID <client-id> [<client-id> ...]]",
-            "    One line about every connection, or some of them.",
+            "    With NOT- before them, all but IDLE, MAXAGE and SKIPME mean those that do not fit.",
+            "LIST [<filter> <value> ...]",
+            "    One line about every connection, or those that fit every filter, as for KILL.",
             "NO-EVICT (ON|OFF)",
             "    Spare this connection when clients take too much memory.",
             "NO-TOUCH (ON|OFF)",
@@ -177,6 +219,11 @@ fn help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
             "    Tell which client library is used.",
             "SETNAME <name>",
             "    Name this connection.",
+            "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
+            "         [OPTIN] [OPTOUT] [NOLOOP]",
+            "    Tell this connection when keys change that it has read.",
+            "TRACKINGINFO",
+            "    How this connection is told of changed keys.",
             "UNBLOCK <client-id> [TIMEOUT|ERROR]",
             "    End the wait of a client as its timeout would, or with an error.",
             "UNPAUSE",
@@ -260,23 +307,21 @@ impl Type {
     }
 
     fn of(info: &ClientInfo) -> Type {
-        if is_subscriber(info) { Type::PubSub } else { Type::Normal }
+        if info.is_subscriber() { Type::PubSub } else { Type::Normal }
     }
-}
-
-fn is_subscriber(info: &ClientInfo) -> bool {
-    [&info.subscriptions, &info.patterns, &info.shard_subscriptions]
-        .iter()
-        .any(|count| count.load(Relaxed) > 0)
 }
 
 /// One letter for each state a client is in.
 fn flags(info: &ClientInfo) -> String {
+    let tracker = info.tracker.lock().clone();
     let states = [
         ('O', info.is_monitor.load(Relaxed)),
-        ('P', is_subscriber(info)),
+        ('P', info.is_subscriber()),
         ('x', info.multi.load(Relaxed) >= 0),
         ('b', info.waiter.lock().is_some()),
+        ('t', tracker.is_some()),
+        ('R', tracker.as_ref().is_some_and(|tracker| tracker.is_broken.load(Relaxed))),
+        ('B', tracker.as_ref().is_some_and(|tracker| tracker.mode == Mode::Broadcast)),
         ('A', info.is_closing.load(Relaxed)),
         ('U', info.is_unix_socket),
         ('e', info.no_evict.load(Relaxed)),
@@ -288,7 +333,7 @@ fn flags(info: &ClientInfo) -> String {
 
 /// Bytes of an output buffer that Redis would keep in the client itself; what is beyond them it
 /// reports as `omem`, which tools watch.
-const OUTPUT_BUFFER_BYTES: usize = 16 * 1024;
+pub const OUTPUT_BUFFER_BYTES: usize = 16 * 1024;
 
 /// What is known of the client that asks only while its command runs.
 struct Running {
@@ -339,8 +384,9 @@ fn line_about(info: &ClientInfo, now_ms: i64, running: Option<&Running>) -> Stri
     let _ = write!(
         line,
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} \
-         multi={} qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} obl={} oll={} omem={} \
-         tot-mem={} events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
+         multi={} watch={} qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} obl={} oll={} \
+         omem={} tot-mem={} events={} cmd={} user={} redir={} resp={} capa={} lib-name={} lib-ver={} \
+         tot-net-in={} tot-net-out={} tot-cmds={}",
         info.id,
         info.address,
         info.local_address,
@@ -354,6 +400,7 @@ fn line_about(info: &ClientInfo, now_ms: i64, running: Option<&Running>) -> Stri
         info.patterns.load(Relaxed),
         info.shard_subscriptions.load(Relaxed),
         info.multi.load(Relaxed),
+        info.watching.load(Relaxed),
         query_bytes,
         info.query_buffer_free_bytes.load(Relaxed),
         argument_bytes,
@@ -367,11 +414,30 @@ fn line_about(info: &ClientInfo, now_ms: i64, running: Option<&Running>) -> Stri
         if pending_bytes > 0 { "rw" } else { "r" },
         command,
         text(&info.user.lock().name),
+        info.tracker.lock().as_ref().map_or(-1, |tracker| tracker.redirect_id() as i64),
         info.resp.load(Relaxed),
+        capabilities(info),
         text(&info.lib_name.lock()),
         text(&info.lib_version.lock()),
+        info.bytes_in.load(Relaxed),
+        info.bytes_out.load(Relaxed),
+        info.commands.load(Relaxed),
     );
     line
+}
+
+/// A letter for each thing the client has said it can do.
+fn capabilities(info: &ClientInfo) -> &'static str {
+    if info.follows_redirects.load(Relaxed) { "r" } else { "" }
+}
+
+/// What is unknown is left to the future.
+fn capa(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    if args[2..].iter().any(|capability| is(capability, "redirect")) {
+        request.client.info.follows_redirects.store(true, Relaxed);
+    }
+    request.reply.ok();
+    Ok(())
 }
 
 fn info(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
@@ -389,7 +455,9 @@ fn list(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
             let wanted = Type::parse(name)?;
             clients.iter().filter(|info| Type::of(info) == wanted).collect()
         }
-        [option, ids @ ..] if is(option, "ID") && !ids.is_empty() => {
+        [option, ids @ ..]
+            if is(option, "ID") && !ids.is_empty() && ids.iter().all(|id| !is_option(id)) =>
+        {
             let mut chosen = Vec::with_capacity(ids.len());
             for id in ids {
                 let id = integer(id).map_err(|_| Error::of("ERR Invalid client ID"))?;
@@ -398,7 +466,14 @@ fn list(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
             }
             chosen
         }
-        _ => return Err(Error::SYNTAX),
+        options => {
+            let is_user = |name: &[u8]| request.lp.server.acl.user(name).is_some();
+            let filter = Filter::parse(options, is_user)?;
+            let (me, now_ms) = (request.client.info.id, request.lp.now_ms());
+            let may_be_it = |info: &ClientInfo| info.id != me || filter.may_be_me != Some(false);
+            let fitting = clients.iter();
+            fitting.filter(|info| may_be_it(info) && filter.fits(info, now_ms)).collect()
+        }
     };
     let now_ms = request.lp.now_ms();
     let running = Running::of(request, args);
@@ -420,83 +495,166 @@ fn open_clients(request: &Request<'_, '_>) -> Vec<Arc<ClientInfo>> {
 
 // --- KILL and UNBLOCK ------------------------------------------------------------------------
 
-/// What CLIENT KILL looks for; a filter that was not given fits every client.
+/// Words that begin a filter of CLIENT LIST and KILL, each but the last two also with NOT- before it.
+const FILTERS: &[&str] = &[
+    "ID", "TYPE", "USER", "ADDR", "LADDR", "NAME", "FLAGS", "LIB-NAME", "LIB-VER", "DB", "CAPA",
+    "IP", "MAXAGE", "IDLE",
+];
+const FILTERS_WITHOUT_NOT: &[&str] = &["MAXAGE", "IDLE"];
+
+/// What a client must be, or must not be.
+enum Trait<'a> {
+    Ids(Vec<u64>),
+    Type(Type),
+    User(&'a [u8]),
+    Address(&'a [u8]),
+    LocalAddress(&'a [u8]),
+    Name(&'a [u8]),
+    Flags(&'a [u8]),
+    LibName(&'a [u8]),
+    LibVersion(&'a [u8]),
+    Db(u32),
+    Capabilities(&'a [u8]),
+    Ip(&'a [u8]),
+    AgeSeconds(i64),
+    IdleSeconds(i64),
+}
+
+/// What CLIENT LIST and KILL look for: clients that fit everything that was given.
 #[derive(Default)]
 struct Filter<'a> {
-    id: Option<u64>,
-    kind: Option<Type>,
-    user: Option<&'a [u8]>,
-    address: Option<&'a [u8]>,
-    local_address: Option<&'a [u8]>,
-    age_seconds_min: Option<i64>,
-    may_be_me: bool,
+    /// By their words; a word that comes again takes the place of the one before.
+    traits: Vec<(&'static str, bool, Trait<'a>)>,
+    may_be_me: Option<bool>,
+}
+
+fn is_option(arg: &[u8]) -> bool {
+    filter_word(arg).is_some() || is(arg, "SKIPME")
+}
+
+/// The filter that an argument names, and whether it is turned round.
+fn filter_word(arg: &[u8]) -> Option<(&'static str, bool)> {
+    let (is_not, bare) = match arg.split_at_checked(4) {
+        Some((not, bare)) if is(not, "NOT-") => (true, bare),
+        _ => (false, arg),
+    };
+    let word = FILTERS.iter().find(|word| is(bare, word))?;
+    (!is_not || !FILTERS_WITHOUT_NOT.contains(word)).then_some((*word, is_not))
 }
 
 impl<'a> Filter<'a> {
-    fn parse(options: &[&'a [u8]]) -> Result<Filter<'a>> {
-        let (pairs, rest) = options.as_chunks::<2>();
+    fn parse(options: &[&'a [u8]], is_user: impl Fn(&[u8]) -> bool) -> Result<Filter<'a>> {
         let mut filter = Filter::default();
-        for &[option, value] in pairs {
-            if is(option, "ID") {
-                let id = integer(value).ok().filter(|id| *id > 0);
-                let id = id.ok_or(Error::of("ERR client-id should be greater than 0"))?;
-                filter.id = Some(id as u64);
-            } else if is(option, "TYPE") {
-                filter.kind = Some(Type::parse(value)?);
-            } else if is(option, "USER") {
-                // There is only this user until there are access control lists.
-                if value != b"default" {
-                    let shown = String::from_utf8_lossy(value);
-                    return Err(Error::new(format!("ERR No such user '{shown}'")));
-                }
-                filter.user = Some(value);
-            } else if is(option, "ADDR") {
-                filter.address = Some(value);
-            } else if is(option, "LADDR") {
-                filter.local_address = Some(value);
-            } else if is(option, "SKIPME") {
-                filter.may_be_me = match value {
+        let mut rest = options;
+        while let [option, value, more @ ..] = rest {
+            rest = more;
+            if is(option, "SKIPME") {
+                filter.may_be_me = Some(match value {
                     value if is(value, "YES") => false,
                     value if is(value, "NO") => true,
                     _ => return Err(Error::SYNTAX),
-                };
-            } else if is(option, "MAXAGE") {
-                let seconds = integer(value)
-                    .map_err(|_| Error::of("ERR maxage is not an integer or out of range"))?;
-                if seconds <= 0 {
-                    return Err(Error::of("ERR maxage should be greater than 0"));
-                }
-                filter.age_seconds_min = Some(seconds);
-            } else {
-                return Err(Error::SYNTAX);
+                });
+                continue;
             }
+            let (word, is_not) = filter_word(option).ok_or(Error::SYNTAX)?;
+            let seconds = |name: &str| -> Result<i64> {
+                let text = format!("ERR {name} is not an integer or out of range");
+                let seconds = integer(value).map_err(|_| Error::new(text))?;
+                let text = format!("ERR {name} should be greater than 0");
+                if seconds > 0 { Ok(seconds) } else { Err(Error::new(text)) }
+            };
+            let wanted = match word {
+                "ID" => {
+                    let mut ids = vec![client_id(value)?];
+                    while let [id, more @ ..] = rest
+                        && data::number::parse_i64(id).is_some()
+                    {
+                        ids.push(client_id(id)?);
+                        rest = more;
+                    }
+                    Trait::Ids(ids)
+                }
+                "TYPE" => Trait::Type(Type::parse(value)?),
+                "USER" if !is_user(value) => {
+                    let shown = String::from_utf8_lossy(value);
+                    return Err(Error::new(format!("ERR No such user '{shown}'")));
+                }
+                "USER" => Trait::User(value),
+                "ADDR" => Trait::Address(value),
+                "LADDR" => Trait::LocalAddress(value),
+                "NAME" => Trait::Name(value),
+                "FLAGS" => Trait::Flags(value),
+                "LIB-NAME" => Trait::LibName(value),
+                "LIB-VER" => Trait::LibVersion(value),
+                "DB" => {
+                    let db = integer(value).ok().and_then(|db| u32::try_from(db).ok());
+                    Trait::Db(db.ok_or(Error::of("ERR DB is not an integer or out of range"))?)
+                }
+                "CAPA" => Trait::Capabilities(value),
+                "IP" => Trait::Ip(value),
+                "MAXAGE" => Trait::AgeSeconds(seconds("maxage")?),
+                _ => Trait::IdleSeconds(seconds("idle")?),
+            };
+            filter.traits.retain(|(other, other_not, _)| (*other, *other_not) != (word, is_not));
+            filter.traits.push((word, is_not, wanted));
         }
         if rest.is_empty() { Ok(filter) } else { Err(Error::SYNTAX) }
     }
 
     fn fits(&self, info: &ClientInfo, now_ms: i64) -> bool {
-        self.id.is_none_or(|id| id == info.id)
-            && self.kind.is_none_or(|kind| kind == Type::of(info))
-            && self.user.is_none_or(|user| *user == *info.user.lock().name)
-            && self.address.is_none_or(|address| address == info.address.as_bytes())
-            && self.local_address.is_none_or(|address| address == info.local_address.as_bytes())
-            && self.age_seconds_min.is_none_or(|age| (now_ms - info.created_ms) / 1000 >= age)
+        self.traits.iter().all(|(_, is_not, wanted)| wanted.is_of(info, now_ms) != *is_not)
+    }
+}
+
+fn client_id(arg: &[u8]) -> Result<u64> {
+    let id = integer(arg).ok().filter(|id| *id > 0);
+    id.map(|id| id as u64).ok_or(Error::of("ERR client-id should be greater than 0"))
+}
+
+impl Trait<'_> {
+    fn is_of(&self, info: &ClientInfo, now_ms: i64) -> bool {
+        match *self {
+            Trait::Ids(ref ids) => ids.contains(&info.id),
+            Trait::Type(kind) => kind == Type::of(info),
+            Trait::User(name) => *name == *info.user.lock().name,
+            Trait::Address(address) => address == info.address.as_bytes(),
+            Trait::LocalAddress(address) => address == info.local_address.as_bytes(),
+            Trait::Name(name) => *name == **info.name.lock(),
+            Trait::Flags(wanted) => {
+                let flags = flags(info);
+                wanted.iter().all(|flag| flags.as_bytes().contains(flag))
+            }
+            Trait::LibName(name) => *name == **info.lib_name.lock(),
+            Trait::LibVersion(version) => *version == **info.lib_version.lock(),
+            Trait::Db(db) => db == info.db.load(Relaxed),
+            Trait::Capabilities(wanted) => {
+                let own = capabilities(info);
+                wanted.iter().all(|letter| own.as_bytes().contains(letter))
+            }
+            Trait::Ip(ip) => {
+                let host = info.address.rsplit_once(':').map_or("", |(host, _)| host);
+                ip == host.trim_start_matches('[').trim_end_matches(']').as_bytes()
+            }
+            Trait::AgeSeconds(age) => (now_ms - info.created_ms) / 1000 >= age,
+            Trait::IdleSeconds(idle) => (now_ms - info.last_active_ms.load(Relaxed)) / 1000 >= idle,
+        }
     }
 }
 
 fn kill(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     let old_form = args.len() == 3;
     let filter = if old_form {
-        Filter { address: Some(args[2]), may_be_me: true, ..Filter::default() }
+        let address = ("ADDR", false, Trait::Address(args[2]));
+        Filter { traits: vec![address], may_be_me: Some(true) }
     } else {
-        Filter::parse(&args[2..])?
+        Filter::parse(&args[2..], |name| request.lp.server.acl.user(name).is_some())?
     };
     let now_ms = request.lp.now_ms();
     let me = request.client.info.id;
     let mut killed = 0;
     for info in open_clients(request) {
         let is_me = info.id == me;
-        if (is_me && !filter.may_be_me) || !filter.fits(&info, now_ms) {
+        if (is_me && filter.may_be_me != Some(true)) || !filter.fits(&info, now_ms) {
             continue;
         }
         if is_me {

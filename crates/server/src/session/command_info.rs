@@ -70,7 +70,7 @@ const fn subcommand(
 }
 
 fn help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
-    crate::help::write(
+    command::help::write(
         &mut request.reply,
         "COMMAND",
         &[
@@ -397,9 +397,9 @@ fn keys_of(args: &[&[u8]]) -> Result<Vec<(usize, u16)>> {
         return Err(Error::of("ERR Invalid number of arguments specified for command"));
     }
     match row.keys_with_flags(args) {
-        Ok(keys) => Ok(keys),
-        Err(_) if row.has(flag::NO_MANDATORY_KEYS) => Ok(Vec::new()),
-        Err(_) => Err(Error::of("ERR Invalid arguments specified for command")),
+        Ok(keys) if !keys.is_empty() => Ok(keys),
+        _ if row.has(flag::NO_MANDATORY_KEYS) => Ok(Vec::new()),
+        _ => Err(Error::of("ERR Invalid arguments specified for command")),
     }
 }
 

@@ -59,7 +59,7 @@ pub const TABLE: &[Command<SessionHandler>] = &[Command::container(
 .summary("Holds the commands about the configuration.")];
 
 fn help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
-    crate::help::write(
+    command::help::write(
         &mut request.reply,
         "CONFIG",
         &[
@@ -118,14 +118,20 @@ fn bring_about(
             String::from("Unable to update TLS configuration. Check server logs.")
         })
     };
-    let listen = || {
+    let listen_or = |failure: &str| {
         server.listeners.listen(config).map_err(|error| {
             crate::log_warning!("{error}");
-            String::from("Unable to listen on this port. Check server logs.")
+            failure.to_owned()
         })
     };
+    let listen = || listen_or("Unable to listen on this port. Check server logs.");
     match effect {
         Effect::Listen => listen(),
+        Effect::Bind => listen_or("Failed to bind to specified addresses."),
+        Effect::TrackedKeys => {
+            server.tracking.limit(config.tracking_table_max_keys);
+            Ok(())
+        }
         Effect::Tls => configure_tls(),
         Effect::TlsPort => configure_tls().and_then(|()| listen()),
         Effect::Clients => limits::allow_clients(config.maxclients).map_err(|possible| {
@@ -146,7 +152,13 @@ fn bring_about(
             server.scripts.cache.shorten(config.script_cache_entries);
             Ok(())
         }
-        Effect::AppendOnly => server.durability.aof.apply(config),
+        Effect::AppendOnly => server.durability.aof.apply(server, config),
+        Effect::Garbage => {
+            if !config.aof_disable_auto_gc {
+                server.durability.aof.collect_garbage();
+            }
+            Ok(())
+        }
         Effect::Directory => {
             std::env::set_current_dir(config.dir.as_path()).map_err(|error| reason(&error))
         }

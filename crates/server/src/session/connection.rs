@@ -11,7 +11,7 @@ use crate::acl::DEFAULT;
 use crate::acl::log::{Context, Reason};
 use crate::client::ReplyMode;
 use crate::request::{Request, SessionHandler, row};
-use crate::session::{acl, monitor, pubsub, transactions};
+use crate::session::{acl, monitor, pubsub, tracking, transactions};
 
 const GROUP: Group = Group::Connection;
 
@@ -96,7 +96,7 @@ fn authenticate(
             true => Context::Multi,
             false => Context::TopLevel,
         };
-        acl::note(request.lp, request.client, Reason::Auth, context, command.to_vec(), name);
+        acl::note(request.lp, &request.client.info, Reason::Auth, context, command.to_vec(), name);
         return Err(Error::of("WRONGPASS invalid username-password pair or user is disabled."));
     };
     request.client.become_user(user, true);
@@ -142,12 +142,12 @@ fn hello(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
         };
         options = 2;
     }
-    let mut name = None;
+    let (mut name, mut credentials) = (None, None);
     let mut rest = args.get(options..).unwrap_or_default();
     while let Some((option, tail)) = rest.split_first() {
         rest = match tail {
             [user, password, rest @ ..] if is(option, "AUTH") => {
-                authenticate(request, args[0], user, password)?;
+                credentials = Some((*user, *password));
                 rest
             }
             [given, rest @ ..] if is(option, "SETNAME") => {
@@ -162,6 +162,10 @@ fn hello(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
                 return Err(Error::new(format!("ERR Syntax error in HELLO option '{shown}'")));
             }
         };
+    }
+    // The last word counts, and nothing before it.
+    if let Some((user, password)) = credentials {
+        authenticate(request, args[0], user, password)?;
     }
     if !request.client.is_authenticated && request.server().acl.needs_password() {
         return Err(Error::of(
@@ -206,6 +210,7 @@ fn reset(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
     let client = &mut *request.client;
     transactions::discard(request.lp, request.shift, client);
     pubsub::unsubscribe_all(request.lp, client);
+    tracking::stop(request.lp, client);
     monitor::stop(request.lp, client);
     client.db = 0;
     client.info.db.store(0, Ordering::Relaxed);
@@ -218,8 +223,6 @@ fn reset(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
     client.info.no_touch.store(false, Ordering::Relaxed);
     client.info.no_evict.store(false, Ordering::Relaxed);
     *client.info.name.lock() = Box::default();
-    *client.info.lib_name.lock() = Box::default();
-    *client.info.lib_version.lock() = Box::default();
     request.reply.with_protocol(Protocol::Resp2).status("RESET");
     Ok(())
 }

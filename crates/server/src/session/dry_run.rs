@@ -1,17 +1,19 @@
 //! SCRIPT DRYRUN: what a script would do.
 
+use std::sync::Arc;
+
 use command::Result;
 use command::propagate::Propagation;
 
 use crate::request::Request;
-use crate::script::{self, Ended, parse_sha};
+use crate::script::{self, Ended, Known, parse_sha};
 use crate::session::scripting::{by_sha, by_source, key_count};
 
 /// Runs a script as EVAL or, given a SHA1, EVALSHA would, under the same locks. Answers its reply
 /// with the commands that make its changes and those that send its messages; then all is undone,
 /// in isolation mode too.
 pub fn dryrun(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
-    let (keys, values) = args[4..].split_at(key_count(args[3], &args[4..])?);
+    let keys = key_count(args[3], &args[4..])?;
     let found = request.lp.found_script.take();
     let script = match found {
         Some(script) => script,
@@ -20,6 +22,17 @@ pub fn dryrun(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
             kept => kept?,
         },
     };
+    try_out(request, args, script, keys)
+}
+
+/// Does so with a script and so many keys.
+pub(super) fn try_out(
+    request: &mut Request<'_, '_>,
+    args: &[&[u8]],
+    script: Arc<Known>,
+    keys: usize,
+) -> Result {
+    let (keys, values) = args[4..].split_at(keys);
     let (lp, db) = (request.lp, request.txn.db());
     let trial = request.txn.start_trial();
     let said = lp.outbox.borrow().mark();
@@ -33,6 +46,7 @@ pub fn dryrun(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
         script,
         keys,
         values,
+        args[0],
         false,
         request.origin,
         &mut out,

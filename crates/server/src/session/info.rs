@@ -13,6 +13,7 @@ use command::{Command, Group, Result};
 use engine::DbSize;
 
 use crate::config::Config;
+use crate::dispatch;
 use crate::pubsub::Kind;
 use crate::request::{Request, SessionHandler, row};
 use crate::server::{Server, unix_ms};
@@ -143,7 +144,7 @@ fn clients(out: &mut String, request: &mut Request<'_, '_>) {
     let (server, config) = (request.server(), request.config());
     let (mut pubsub, mut watching, mut watched) = (0, 0, 0);
     let (mut longest_input, mut longest_output) = (0, 0);
-    let mut blocking = HashSet::new();
+    let (mut blocking, mut blocking_on_no_key) = (HashSet::new(), HashSet::new());
     for info in server.clients.lock().values() {
         let listens = info.subscriptions.load(Ordering::Relaxed)
             + info.patterns.load(Ordering::Relaxed)
@@ -154,6 +155,9 @@ fn clients(out: &mut String, request: &mut Request<'_, '_>) {
         watched += keys;
         if let Some(waiter) = &*info.waiter.lock() {
             blocking.extend(waiter.keys.iter().cloned());
+            if dispatch::waits_for_what_is_there(waiter) {
+                blocking_on_no_key.extend(waiter.keys.iter().cloned());
+            }
         }
         longest_input = longest_input.max(info.query_buffer_bytes.load(Ordering::Relaxed));
         longest_output = longest_output.max(info.output_buffer_bytes.load(Ordering::Relaxed));
@@ -166,13 +170,13 @@ fn clients(out: &mut String, request: &mut Request<'_, '_>) {
         "client_recent_max_input_buffer": longest_input,
         "client_recent_max_output_buffer": longest_output,
         "blocked_clients": server.blocked.load(Ordering::Relaxed),
-        "tracking_clients": 0,
+        "tracking_clients": server.tracking.clients(),
         "pubsub_clients": pubsub,
         "watching_clients": watching,
         "clients_in_timeout_table": server.blocked.load(Ordering::Relaxed),
         "total_watched_keys": watched,
         "total_blocking_keys": blocking.len(),
-        "total_blocking_keys_on_nokey": 0,
+        "total_blocking_keys_on_nokey": blocking_on_no_key.len(),
     );
 }
 
@@ -202,8 +206,10 @@ fn memory_section(out: &mut String, request: &mut Request<'_, '_>) {
     let resident = memory::resident_bytes();
     let allocator = memory::allocator_stats();
     let (vm, cache) = (server.scripts.vm_bytes(), server.scripts.cache.used_bytes());
+    let libraries = server.scripts.functions.current();
+    let functions = libraries.bytes();
     let overhead = server.startup_bytes.load(Ordering::Relaxed);
-    let dataset = used.saturating_sub(overhead + vm + cache);
+    let dataset = used.saturating_sub(overhead + vm + cache + functions);
     let total = memory::system_bytes();
     out.push_str("# Memory\r\n");
     fields!(out,
@@ -214,7 +220,7 @@ fn memory_section(out: &mut String, request: &mut Request<'_, '_>) {
         "used_memory_peak": peak,
         "used_memory_peak_human": human(peak),
         "used_memory_peak_perc": format_args!("{:.2}%", used as f64 * 100.0 / peak.max(1) as f64),
-        "used_memory_overhead": overhead + vm + cache,
+        "used_memory_overhead": overhead + vm + cache + functions,
         "used_memory_startup": overhead,
         "used_memory_dataset": dataset,
         "used_memory_dataset_perc":
@@ -230,14 +236,14 @@ fn memory_section(out: &mut String, request: &mut Request<'_, '_>) {
         "used_memory_lua_human": human(vm),
         "used_memory_scripts_eval": cache,
         "number_of_cached_scripts": server.scripts.cache.len(),
-        "number_of_functions": 0,
-        "number_of_libraries": 0,
+        "number_of_functions": libraries.function_count(),
+        "number_of_libraries": libraries.library_count(),
         "used_memory_vm_functions": 0,
         "used_memory_vm_total": vm,
         "used_memory_vm_total_human": human(vm),
-        "used_memory_functions": 0,
-        "used_memory_scripts": cache,
-        "used_memory_scripts_human": human(cache),
+        "used_memory_functions": functions,
+        "used_memory_scripts": cache + functions,
+        "used_memory_scripts_human": human(cache + functions),
         "maxmemory": config.maxmemory_bytes,
         "maxmemory_human": human(config.maxmemory_bytes),
         "maxmemory_policy": config.maxmemory_policy.as_str(),
@@ -259,7 +265,7 @@ fn memory_section(out: &mut String, request: &mut Request<'_, '_>) {
         "mem_allocator": memory::ALLOCATOR_NAME,
         "active_defrag_running": 0,
         "lazyfree_pending_objects": server.engine.pending_free(),
-        "lazyfreed_objects": 0,
+        "lazyfreed_objects": server.engine.freed(),
     );
 }
 
@@ -288,6 +294,7 @@ fn persistence(out: &mut String, request: &mut Request<'_, '_>) {
         "rdb_current_bgsave_time_sec": current_seconds,
         "rdb_saves": saves.count(),
         "rdb_last_cow_size": saves.backlog_bytes_max(),
+        "rdb_last_part_size": saves.part_bytes_max(),
         "rdb_last_load_keys_expired": loading.keys_expired(),
         "rdb_last_load_keys_loaded": loading.keys_loaded(),
     );
@@ -355,7 +362,7 @@ fn stats(out: &mut String, request: &mut Request<'_, '_>) {
         "pubsubshard_channels": server.pubsub.count(Kind::Shard),
         "latest_fork_usec": 0,
         "total_forks": 0,
-        "migrate_cached_sockets": 0,
+        "migrate_cached_sockets": server.migrations.links.count(),
         "slave_expires_tracked_keys": 0,
         "active_defrag_hits": 0,
         "active_defrag_misses": 0,
@@ -363,9 +370,9 @@ fn stats(out: &mut String, request: &mut Request<'_, '_>) {
         "active_defrag_key_misses": 0,
         "total_active_defrag_time": 0,
         "current_active_defrag_time": 0,
-        "tracking_total_keys": 0,
-        "tracking_total_items": 0,
-        "tracking_total_prefixes": 0,
+        "tracking_total_keys": server.tracking.keys(),
+        "tracking_total_items": server.tracking.items(),
+        "tracking_total_prefixes": server.tracking.prefixes(),
         "unexpected_error_replies": 0,
         "total_error_replies": load(&shared.total_errors),
         "dump_payload_sanitizations": 0,
@@ -421,7 +428,7 @@ fn replication(out: &mut String, request: &mut Request<'_, '_>) {
 }
 
 /// User and system time of the process or of this thread, seconds.
-fn cpu_seconds(who: libc::c_int) -> (f64, f64) {
+pub(super) fn cpu_seconds(who: libc::c_int) -> (f64, f64) {
     // SAFETY: the pointer is to a live `rusage`, which is plain data.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();

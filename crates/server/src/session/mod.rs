@@ -8,14 +8,20 @@ pub mod client;
 pub mod command_info;
 pub mod config;
 pub mod connection;
+mod debug;
 mod dry_run;
+pub mod functions;
+mod hot_keys;
 pub mod info;
+mod latency;
+mod migrate;
 pub mod monitor;
 pub mod observe;
 pub mod persistence;
 pub mod pubsub;
 mod script_report;
 pub mod scripting;
+pub mod tracking;
 pub mod transactions;
 
 use command::Command;
@@ -30,7 +36,11 @@ pub const FAMILIES: &[&[Command<SessionHandler>]] = &[
     command_info::TABLE,
     config::TABLE,
     connection::TABLE,
+    debug::TABLE,
+    functions::TABLE,
+    hot_keys::TABLE,
     info::TABLE,
+    migrate::TABLE,
     monitor::TABLE,
     observe::TABLE,
     persistence::TABLE,

@@ -9,6 +9,7 @@ use command::{Command, Error, Group, Result, Scope};
 
 use crate::memory as process;
 use crate::request::{Request, SessionHandler, row};
+use crate::session::latency;
 use crate::stats::command_totals;
 use crate::table::table;
 
@@ -62,6 +63,34 @@ pub const TABLE: &[Command<SessionHandler>] = &[
         "latency",
         -2,
         &[
+            row(GROUP, "doctor", 2, latency::doctor)
+                .flags(ADMIN | NOSCRIPT | LOADING | STALE)
+                .since("2.8.13")
+                .tips(ALL_NODES)
+                .summary("Reports what was slow, and what may be done about it."),
+            row(GROUP, "graph", 3, latency::graph)
+                .flags(ADMIN | NOSCRIPT | LOADING | STALE)
+                .since("2.8.13")
+                .tips(ALL_NODES)
+                .summary("Draws the samples of an event.")
+                .syntax("event"),
+            row(GROUP, "history", 3, latency::history)
+                .flags(ADMIN | NOSCRIPT | LOADING | STALE)
+                .since("2.8.13")
+                .tips(ALL_NODES)
+                .summary("Answers the samples of an event, the oldest first.")
+                .syntax("event"),
+            row(GROUP, "latest", 2, latency::latest)
+                .flags(ADMIN | NOSCRIPT | LOADING | STALE)
+                .since("2.8.13")
+                .tips(ALL_NODES)
+                .summary("Answers the last and the longest sample of every event."),
+            row(GROUP, "reset", -2, latency::reset)
+                .flags(ADMIN | NOSCRIPT | LOADING | STALE)
+                .since("2.8.13")
+                .tips(&["request_policy:all_nodes", "response_policy:agg_sum"])
+                .summary("Forgets the samples of events, or of all.")
+                .syntax("[event [event ...]]"),
             row(GROUP, "histogram", -2, latency_histogram)
                 .flags(ADMIN | NOSCRIPT | LOADING | STALE)
                 .since("7.0.0")
@@ -158,7 +187,7 @@ fn slowlog_reset(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
 }
 
 fn slowlog_help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
-    crate::help::write(
+    command::help::write(
         &mut request.reply,
         "SLOWLOG",
         &[
@@ -217,12 +246,22 @@ fn latency_histogram(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
 }
 
 fn latency_help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
-    crate::help::write(
+    command::help::write(
         &mut request.reply,
         "LATENCY",
         &[
+            "DOCTOR",
+            "    What was slow, and what may be done about it.",
+            "GRAPH <event>",
+            "    The samples of an event, drawn.",
             "HISTOGRAM [<command> ...]",
             "    How many calls took up to how many microseconds, for each command.",
+            "HISTORY <event>",
+            "    The samples of an event: time and milliseconds.",
+            "LATEST",
+            "    The last and the longest sample of every event.",
+            "RESET [<event> ...]",
+            "    Forget the samples of these events, or of all.",
         ],
     );
     Ok(())
@@ -406,7 +445,7 @@ fn memory_purge(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
 }
 
 fn memory_help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
-    crate::help::write(
+    command::help::write(
         &mut request.reply,
         "MEMORY",
         &[

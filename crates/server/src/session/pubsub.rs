@@ -273,7 +273,9 @@ fn sunsubscribe(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
 fn send(request: &mut Request<'_, '_>, shard: bool, channel: &[u8], message: &[u8]) -> Result {
     let receivers = request.lp.server.pubsub.receivers(shard, channel);
     let mut outbox = request.lp.outbox.borrow_mut();
-    if receivers > 0 || outbox.is_trial() {
+    if request.txn.is_heard() && !outbox.is_trial() {
+        request.txn.say(shard, channel, message);
+    } else if receivers > 0 || outbox.is_trial() {
         let publication =
             Publication { shard, channel: Box::from(channel), message: Box::from(message) };
         outbox.publish(publication);
@@ -347,7 +349,7 @@ fn numpat(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
 }
 
 fn help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
-    crate::help::write(
+    command::help::write(
         &mut request.reply,
         "PUBSUB",
         &[

@@ -124,18 +124,16 @@ pub fn show(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
 
 /// What the first line of a script declares.
 fn tell_flags(reply: &mut Reply<'_>, declared: Flags) {
-    let flags = [
-        ("no-writes", declared.no_writes),
-        ("allow-oom", declared.allow_oom),
-        ("allow-stale", declared.allow_stale),
-        ("no-cluster", declared.no_cluster),
-        ("allow-cross-slot-keys", declared.allow_cross_slot_keys),
-    ];
+    let names = declared.names();
     reply.bulk(b"flags");
-    reply.set(flags.iter().filter(|(_, is_set)| *is_set).count());
-    for (name, _) in flags.iter().filter(|(_, is_set)| *is_set) {
-        reply.bulk(name.as_bytes());
-    }
+    reply.set(names.len());
+    names.iter().for_each(|name| reply.bulk(name.as_bytes()));
+}
+
+/// A script, or a function by its name.
+fn find_any(request: &Request<'_, '_>, what: &[u8]) -> Result<Arc<Known>> {
+    let function = || request.server().scripts.functions.find(what).ok_or(Error::NO_SCRIPT);
+    find(request, what).or_else(|_| function())
 }
 
 /// SCRIPT STATS [sha1|name] [RESET].
@@ -147,11 +145,11 @@ pub fn stats(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
             request.reply.ok();
         }
         [what] => {
-            let known = find(request, what)?;
+            let known = find_any(request, what)?;
             tell_script(&mut request.reply, &known, &known.stats.totals());
         }
         [what, reset] if is(reset, "RESET") => {
-            find(request, what)?.stats.reset();
+            find_any(request, what)?.stats.reset();
             request.reply.ok();
         }
         _ => return Err(Error::SYNTAX),
@@ -185,7 +183,9 @@ fn tell_script(reply: &mut Reply<'_>, known: &Known, totals: &Totals) {
     reply.map(SHARED_FIELDS + 11);
     let mut fields = Fields { reply };
     fields.text_or_null("name", known.script.name());
-    fields.text("sha1", known.script.sha_hex().as_bytes());
+    // A function has none.
+    let sha = known.script.library().is_none().then(|| known.script.sha_hex());
+    fields.text_or_null("sha1", sha);
     tell_totals(&mut fields, totals);
     for (name, percent) in [("p50-usec", 50.0), ("p99-usec", 99.0), ("p99.9-usec", 99.9)] {
         fields.us(name, times.percentile_ns(percent, totals.max_ns));
@@ -205,7 +205,7 @@ fn tell_script(reply: &mut Reply<'_>, known: &Known, totals: &Totals) {
 fn by_time(server: &Server) -> (Vec<(Arc<Known>, Totals)>, Totals) {
     let mut all = server.scripts.cache.totals_of_gone();
     let mut scripts: Vec<(Arc<Known>, Totals)> = Vec::new();
-    for known in server.scripts.cache.list() {
+    for known in server.scripts.cache.list().into_iter().chain(server.scripts.functions.list()) {
         let totals = known.stats.totals();
         if totals.calls + totals.restarts > 0 {
             all.add(&totals);

@@ -11,8 +11,9 @@ use command::row::flag::{
 };
 use command::{Command, Error, Group, Result};
 
+use crate::dispatch;
 use crate::request::{Request, SessionHandler, row};
-use crate::script::{self, Brought, Ended, KillError, Known, Recent, parse_sha};
+use crate::script::{self, Brought, Ended, KillError, Killed, Known, parse_sha};
 use crate::session::{dry_run, monitor, script_report};
 
 const GROUP: Group = Group::Scripting;
@@ -139,15 +140,27 @@ fn run(
     read_only: bool,
     find: impl FnOnce(&mut Request<'_, '_>) -> Result<Arc<Known>>,
 ) -> Result {
-    let (keys, values) = args[3..].split_at(key_count(args[2], &args[3..])?);
+    let keys = key_count(args[2], &args[3..])?;
     let found = request.lp.found_script.take();
     let script = match found {
         Some(script) => script,
         None => find(request)?,
     };
+    run_known(request, args, read_only, script, keys)
+}
+
+/// Runs a script with so many keys.
+pub(super) fn run_known(
+    request: &mut Request<'_, '_>,
+    args: &[&[u8]],
+    read_only: bool,
+    script: Arc<Known>,
+    keys: usize,
+) -> Result {
+    let (keys, values) = args[3..].split_at(keys);
     let flags = script.script.flags();
-    if read_only && flags.declared && !flags.no_writes {
-        return Err(Error::of("ERR Can not execute a script with write flag using *_ro command."));
+    if flags.declared && !flags.no_writes {
+        may_write(request, read_only, flags.allow_oom)?;
     }
     // Shown before the calls it makes, though its row says that MONITOR skips it.
     if request.lp.server.monitor_count.load(Ordering::Relaxed) > 0 {
@@ -160,9 +173,10 @@ fn run(
         request.shift,
         request.client,
         request.txn,
-        script.clone(),
+        script,
         keys,
         values,
+        args[0],
         read_only,
         request.origin,
         &mut out,
@@ -175,8 +189,21 @@ fn run(
         out.clear();
         request.lp.script_reply.set(out);
     }
-    Recent::put(request.lp, args, script);
     Ok(())
+}
+
+/// Refuses a script that has declared that it writes, where nobody may.
+fn may_write(request: &Request<'_, '_>, read_only: bool, allow_oom: bool) -> Result {
+    if !allow_oom && dispatch::is_over_memory_limit(request.shift) {
+        return Err(Error::OOM);
+    }
+    if let Some(error) = request.server().durability.refuses_writes(request.config()) {
+        return Err(error);
+    }
+    match read_only {
+        true => Err(Error::of("ERR Can not execute a script with write flag using *_ro command.")),
+        false => Ok(()),
+    }
 }
 
 /// A buffer larger than this is not kept for the next reply.
@@ -245,8 +272,19 @@ fn flush(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
 }
 
 fn kill(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
-    match request.lp.server.scripts.watch.kill() {
+    kill_running(request, Killed::Scripts)
+}
+
+/// SCRIPT KILL and FUNCTION KILL.
+pub(super) fn kill_running(request: &mut Request<'_, '_>, what: Killed) -> Result {
+    match request.lp.server.scripts.watch.kill(what) {
         Ok(()) => request.reply.ok(),
+        Err(KillError::Other) => {
+            return Err(match what {
+                Killed::Scripts => dispatch::BUSY_FUNCTION,
+                Killed::Functions => dispatch::BUSY,
+            });
+        }
         Err(KillError::NotBusy) => {
             return Err(Error::of("NOTBUSY No scripts in execution right now."));
         }
@@ -273,7 +311,7 @@ fn debug(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
 }
 
 fn help(request: &mut Request<'_, '_>, _: &[&[u8]]) -> Result {
-    crate::help::write(
+    command::help::write(
         &mut request.reply,
         "SCRIPT",
         &[

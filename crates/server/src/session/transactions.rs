@@ -110,6 +110,12 @@ fn multi(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
 }
 
 fn exec(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
+    let done = run_queued(request);
+    show(request, &table().all[table().exec], args);
+    done
+}
+
+fn run_queued(request: &mut Request<'_, '_>) -> Result {
     if !request.client.transaction.is_open {
         return Err(Error::of("ERR EXEC without MULTI"));
     }
@@ -129,6 +135,7 @@ fn exec(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
     request.client.info.multi.store(queued.len() as i64, Ordering::Relaxed);
     request.reply.array(queued.len());
     let (db, said) = (request.client.db, request.lp.outbox.borrow().mark());
+    let functions = undoes.then(|| request.server().scripts.functions.current());
     if undoes {
         request.txn.record();
     }
@@ -165,10 +172,17 @@ fn exec(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
         }
         let failed = out.first() == Some(&b'-');
         let (lp, shift, now_ms) = (request.lp, request.shift, request.lp.now_ms());
-        dispatch::finish(lp, shift, request.client, command, &args, failed, now_ms);
+        let ns = dispatch::finish(lp, shift, request.client, command, &args, failed, now_ms);
+        if lp.server.hot_keys.is_on() {
+            dispatch::note_hot(lp, command, &args, ns, out.len());
+        }
         request.reply.raw(&out);
         if undoes && let Some(text) = reason_to_undo(request, &out) {
             request.txn.roll_back();
+            if let Some(functions) = functions {
+                let scripts = &request.server().scripts;
+                scripts.functions.put_back(&scripts.cache, functions);
+            }
             request.lp.outbox.borrow_mut().cut_back(said);
             request.client.db = db;
             request.client.info.db.store(db, Ordering::Relaxed);
@@ -181,7 +195,6 @@ fn exec(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
         }
     }
     request.client.info.multi.store(-1, Ordering::Relaxed);
-    show(request, &table().all[table().exec], args);
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use super::{Shift, WorkerLoop};
 use crate::client::ClientInfo;
 use crate::client_memory;
 use crate::connection::{Connection, Hold};
+use crate::session::client::OUTPUT_BUFFER_BYTES;
 
 /// While a connection has more than this to take, none of its further requests is executed. They
 /// are still read, so that a client which sends all before it reads anything gets there; how many
@@ -138,7 +139,8 @@ impl WorkerLoop {
         } else {
             &shift.config.client_output_buffer_limit.normal
         };
-        let pending = connection.pending_output() as u64;
+        // As Redis counts it: not what every connection has room for.
+        let pending = connection.pending_output().saturating_sub(OUTPUT_BUFFER_BYTES) as u64;
         let now_ms = self.clock.get().wall_ms;
         let over_hard = class.hard_bytes > 0 && pending > class.hard_bytes;
         let over_soft = class.soft_bytes > 0 && pending > class.soft_bytes;

@@ -14,6 +14,9 @@ impl WorkerLoop {
     pub(super) fn cron(&self, shift: &Shift) {
         let period = Duration::from_millis(1000 / u64::from(shift.config.hz.clamp(1, 500)));
         self.cron_at.set(self.clock.get().at + period);
+        if self.server.is_cron_paused.load(Ordering::Relaxed) {
+            return;
+        }
         let now_ms = self.clock.get().wall_ms;
         let is_loading = self.server.durability.loading.is_on();
         if self.server.active_expire.load(Ordering::Relaxed)
@@ -33,6 +36,9 @@ impl WorkerLoop {
                 || started.elapsed() > budget || self.server.engine.gates().is_wanted(),
             );
             self.expire_turn.set(turn);
+            let (ns, threshold_ms) =
+                (started.elapsed().as_nanos() as u64, shift.config.latency_monitor_threshold_ms);
+            self.server.latency.note("expire-cycle", ns, threshold_ms, now_ms);
             dispatch::serve_waiters(self, shift, ready);
         }
         if !is_loading && dispatch::is_over_memory_limit(shift) {
@@ -50,6 +56,9 @@ impl WorkerLoop {
             self.leave_all_gates();
         }
         self.close_idle(shift, now_ms);
+        if self.id == 0 {
+            self.server.migrations.links.close_idle();
+        }
         self.server.durability.aof.journal.look_at_sync(SYNC_MS_MAX);
         // The peak has to be seen now and then even if nobody asks.
         memory::used_bytes();

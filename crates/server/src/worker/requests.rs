@@ -18,6 +18,9 @@ const TURN_BYTES: usize = 4 << 20;
 /// Replies waiting in one turn before they are sent, so that latency stays bounded.
 const FLUSH_BYTES: usize = 1 << 20;
 
+/// Room for the places of so many arguments is kept for the next request.
+const SPANS_KEPT_MAX: usize = 4096;
+
 impl WorkerLoop {
     /// Looks ahead over a batch and asks for the memory of its keys. Returns where the next look
     /// is due.
@@ -86,7 +89,9 @@ impl WorkerLoop {
             if count == 0 {
                 break;
             }
-            if connection.input.len() as u64 > shift.config.client_query_buffer_limit_bytes {
+            // One that says it will be too long is not waited for.
+            let request_bytes = connection.input.len().max(connection.needed) as u64;
+            if request_bytes > shift.config.client_query_buffer_limit_bytes {
                 self.server.stats.query_buffer_disconnections.fetch_add(1, Ordering::Relaxed);
                 connection.is_dead = true;
             }
@@ -216,8 +221,8 @@ impl WorkerLoop {
             match connection.parser.parse(&mut buffer[used..], &limits, &mut spans) {
                 Ok(Parsed::Command { consumed }) => {
                     let request = &buffer[used..];
-                    let args: SmallVec<[&[u8]; 16]> =
-                        spans.iter().map(|span| span.of(request)).collect();
+                    let mut args: SmallVec<[&[u8]; 16]> = SmallVec::new();
+                    args.extend(spans.iter().map(|span| span.of(request)));
                     let outer = self.is_busy.replace(true);
                     let ran = dispatch::run(self, shift, token, connection, &args);
                     self.is_busy.set(outer);
@@ -246,7 +251,9 @@ impl WorkerLoop {
                 }
             }
         }
-        *self.spans.borrow_mut() = spans;
+        if spans.capacity() <= SPANS_KEPT_MAX {
+            *self.spans.borrow_mut() = spans;
+        }
         if self.is_shift_over.get() && used < buffer.len() {
             self.unfinished.borrow_mut().push_back(token);
         }

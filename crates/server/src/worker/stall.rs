@@ -287,6 +287,7 @@ impl WorkerLoop {
         self.go_on_with_unfinished(&shift);
         self.do_chores(&shift);
         self.release_held_back();
+        self.release_synced(&shift);
         self.flush_all(&shift);
         self.time_out_blocked(&shift);
         self.end_pause();

@@ -10,6 +10,7 @@ use crate::client::ClientInfo;
 use crate::connection::{Connection, Hold};
 use crate::dispatch;
 use crate::mailbox::{Address, Mail, WaitEnd};
+use crate::session::persistence;
 
 impl WorkerLoop {
     pub(super) fn read_mail(&self, shift: &Shift, mails: &mut Vec<Mail>) {
@@ -32,12 +33,15 @@ impl WorkerLoop {
                         self.put(shift, token, connection);
                     }
                 }
+                // In this turn still.
+                Mail::Ready(keys) => self.unserved.borrow_mut().extend(keys),
                 Mail::Resume => {
                     let paused = std::mem::take(&mut *self.paused.borrow_mut());
                     for token in paused {
                         if let Some(mut connection) = self.take(token) {
                             if connection.hold == Hold::Paused {
                                 connection.hold = Hold::None;
+                                self.server.blocked.fetch_sub(1, Ordering::Relaxed);
                                 self.unfinished.borrow_mut().push_back(token);
                             }
                             self.put(shift, token, connection);
@@ -78,6 +82,9 @@ impl WorkerLoop {
             blocked.waiter.cancel();
         }
         self.server.blocked.fetch_add(1, Ordering::Relaxed);
+        if let OnTimeout::Synced { .. } = blocked.on_timeout {
+            self.syncing.borrow_mut().push(token);
+        }
         self.blocked.borrow_mut().insert(token, blocked);
     }
 
@@ -98,14 +105,21 @@ impl WorkerLoop {
     fn on_unblocked(&self, shift: &Shift, to: Address, reply: Vec<u8>) {
         let Some((token, mut connection)) = self.take_addressed(to) else { return };
         if connection.hold == Hold::Blocked {
-            self.unblock(shift, token, false);
+            let was = self.unblock(shift, token, false).map(|blocked| blocked.on_timeout);
             *connection.client.info.waiter.lock() = None;
             connection.client.info.argument_bytes.store(0, Ordering::Relaxed);
             connection.hold = Hold::None;
+            let journal = &self.server.durability.aof.journal;
+            let may_have_changed =
+                matches!(was, Some(OnTimeout::Null | OnTimeout::NullArray | OnTimeout::Target));
+            let changed = may_have_changed && self.server.durability.aof.is_wanted();
+            if changed {
+                // What its command changed is no later than this.
+                connection.client.last_block = journal.last();
+            }
             if dispatch::lets_reply_through(&mut connection.client) {
-                let journal = &self.server.durability.aof.journal;
-                if journal.holds_replies() {
-                    connection.hold_back(connection.output.len(), journal.last());
+                if changed && journal.holds_replies() {
+                    connection.hold_back(connection.output.len(), connection.client.last_block);
                 }
                 connection.output.extend_from_slice(&reply);
             }
@@ -141,6 +155,40 @@ impl WorkerLoop {
         }
     }
 
+    /// Ends the waits of WAITAOF that have come to something.
+    pub(super) fn release_synced(&self, shift: &Shift) {
+        if self.syncing.borrow().is_empty() {
+            return;
+        }
+        let aof = &self.server.durability.aof;
+        // Ahead of the look: what is safe behind it wakes this worker.
+        aof.journal.watch(self.id);
+        let waiting = std::mem::take(&mut *self.syncing.borrow_mut());
+        for token in waiting {
+            let (end, is_ours) = match self.blocked.borrow().get(&token) {
+                Some(Blocked { waiter, on_timeout, .. }) => {
+                    let OnTimeout::Synced { block, local, replicas } = *on_timeout else {
+                        continue;
+                    };
+                    let end = match () {
+                        () if local && !aof.is_wanted() => WaitEnd::NoAof,
+                        () if !replicas && aof.is_safe(block) => WaitEnd::Timeout,
+                        () => {
+                            self.syncing.borrow_mut().push(token);
+                            continue;
+                        }
+                    };
+                    (end, waiter.cancel())
+                }
+                None => continue,
+            };
+            let client = self.connections.borrow()[token].as_ref().map(|c| c.client.info.id);
+            if let Some(client) = client.filter(|_| is_ours) {
+                self.end_wait(shift, Address { token, client }, end);
+            }
+        }
+    }
+
     /// Answers a blocked client whose waiter was cancelled, which goes on then.
     fn end_wait(&self, shift: &Shift, to: Address, end: WaitEnd) {
         let blocked = self.blocked.borrow();
@@ -153,13 +201,17 @@ impl WorkerLoop {
             }
             _ => return,
         };
+        dispatch::count_waited(self, shift, &waiter, end != WaitEnd::Timeout);
         self.see_to(shift, Chore::Waiter(waiter));
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, protocol);
-        match (end, on_timeout) {
-            (WaitEnd::Timeout, OnTimeout::Null) => reply.null(),
-            (WaitEnd::Timeout, OnTimeout::NullArray) => reply.null_array(),
-            (WaitEnd::Error, _) => {
+        match end {
+            WaitEnd::Timeout => persistence::answer(&self.server, on_timeout, &mut reply),
+            WaitEnd::NoAof => {
+                reply.error(&persistence::NO_AOF.0);
+                self.server.count_error("ERR");
+            }
+            WaitEnd::Error => {
                 reply.error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
                 self.server.count_error("UNBLOCKED");
             }
@@ -169,6 +221,7 @@ impl WorkerLoop {
 
     /// Holds a connection back until CLIENT PAUSE is over.
     pub fn hold_paused(&self, token: usize) {
+        self.server.blocked.fetch_add(1, Ordering::Relaxed);
         self.paused.borrow_mut().push(token);
     }
 

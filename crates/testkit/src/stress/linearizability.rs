@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use super::history::{Event, History, explain};
 use super::model::{self, Operation, Script, Store};
-use super::parallel::info;
 use super::{Arena, Random, Verdict, call, connect, expect};
 use crate::client::{Client, ReadError, encode};
+use crate::info;
 use crate::value::Value;
 
 const CLIENTS: usize = 5;
@@ -147,7 +147,7 @@ fn rounds(arena: &Arena, setting: &Setting, count: usize) -> Result<(usize, usiz
     // Few rounds may have nothing of one kind.
     if rolls_back && count >= 1_000 {
         for field in ["script_parallel_runs", "script_restarts", "script_exclusive_runs"] {
-            let runs = info(&mut leader, field)?;
+            let runs = info::number(&mut leader, field)?;
             expect(runs > 0, || format!("{}: {field} is {runs}", setting.name))?;
         }
     }

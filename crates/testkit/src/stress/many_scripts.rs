@@ -3,9 +3,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::parallel::info;
 use super::{Arena, Random, Verdict, call, connect, expect, in_threads};
 use crate::client::Client;
+use crate::info;
 use crate::value::Value;
 
 const ENTRIES_MAX: usize = 1000;
@@ -53,10 +53,10 @@ pub fn interpolated(arena: &Arena) -> Verdict {
         Ok(peak)
     })?;
     let count = threads * batches * BATCH;
-    let kept = info(&mut control, "number_of_cached_scripts")?;
+    let kept = info::number(&mut control, "number_of_cached_scripts")?;
     // Beside those of the limit, the loaded one.
     expect(kept == ENTRIES_MAX as i64 + 1, || format!("{kept} scripts are kept"))?;
-    let evicted = info(&mut control, "evicted_scripts")?;
+    let evicted = info::number(&mut control, "evicted_scripts")?;
     // The hot one and the one that asked for its sha came with EVAL too.
     let expected = (count + 2 - ENTRIES_MAX) as i64;
     expect(evicted == expected, || format!("{evicted} evicted instead of {expected}"))?;
@@ -108,7 +108,7 @@ pub fn counted(arena: &Arena) -> Verdict {
             while !is_over.load(Ordering::Acquire) {
                 call(&mut client, &["SCRIPT", "STATS"])?;
                 call(&mut client, &["SCRIPT", "LIST"])?;
-                info(&mut client, "script_calls")?;
+                info::number(&mut client, "script_calls")?;
                 reads += 1;
             }
             Ok::<usize, String>(reads)

@@ -7,6 +7,7 @@
 mod atomicity;
 mod blocking;
 mod bounds;
+mod caches;
 mod clients;
 mod crashes;
 mod history;
@@ -21,6 +22,7 @@ mod process;
 mod scan;
 mod scripts;
 mod stopping;
+mod templates;
 mod undone;
 
 use std::path::PathBuf;
@@ -85,6 +87,7 @@ pub const ALL: &[Test] = &[
     Test { name: "a kill is heard among nested scripts", run: nested::killed_among_others },
     Test { name: "scripts end at any moment and leave nothing", run: undone::at_any_moment },
     Test { name: "undone scripts have logged nothing", run: undone::log_lines },
+    Test { name: "caches of clients hold what is true", run: caches::none_is_stale },
     Test { name: "scripts that find their keys conserve money", run: parallel::bank },
     Test { name: "every history has an order that explains it", run: linearizability::histories },
     Test { name: "exclusive commands come between long scripts", run: parallel::exclusive },

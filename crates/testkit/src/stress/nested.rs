@@ -4,9 +4,10 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::parallel::{info, is_waiting, run_away};
+use super::parallel::{is_waiting, run_away};
 use super::{Arena, Random, Verdict, call, connect, expect, in_threads, integer};
 use crate::client::Client;
+use crate::info;
 use crate::poll;
 use crate::server::Server;
 use crate::value::Value;
@@ -85,7 +86,9 @@ pub fn beside_a_runaway(arena: &Arena) -> Verdict {
 
     let worst = limit(&server, arena.count(400), arena.seed)?;
     expect(worst < SOON, || format!("a rate limiter took {worst:?} beside a runaway script"))?;
-    expect(info(&mut others[0], "script_nested_runs")? > 0, || "none was nested".to_owned())?;
+    expect(info::number(&mut others[0], "script_nested_runs")? > 0, || {
+        "none was nested".to_owned()
+    })?;
 
     // What needs all keys waits for the runaway, and keeps no script from beginning meanwhile.
     let mut walker = connect(&server)?;
@@ -121,11 +124,11 @@ pub fn beside_a_runaway(arena: &Arena) -> Verdict {
     let mut control = connect(&server)?;
     let half = poll(Duration::from_secs(30), || {
         let count = integer(&mut control, &["LLEN", "order"]).ok()?;
-        let undone = info(&mut control, "script_nested_runs_undone").ok()?;
+        let undone = info::number(&mut control, "script_nested_runs_undone").ok()?;
         (count >= CLIENTS as i64 / 2 && undone > 0).then_some(())
     });
     expect(half.is_some(), || "long scripts of the other worker did not end".to_owned())?;
-    let undone = info(&mut control, "script_nested_runs_undone")?;
+    let undone = info::number(&mut control, "script_nested_runs_undone")?;
     let tries = began.elapsed().as_secs() as i64 + 2;
     expect(undone <= tries, || format!("tried {undone} times in {:?}", began.elapsed()))?;
     call(&mut control, &["SCRIPT", "KILL"])?;
@@ -148,7 +151,7 @@ pub fn beside_a_runaway(arena: &Arena) -> Verdict {
     let killed = runner.read(Duration::from_secs(5)).map_err(text)?;
     expect(killed.to_talk().contains("Script killed by user"), || killed.to_talk())?;
 
-    let nested = info(&mut control, "script_nested_runs")?;
+    let nested = info::number(&mut control, "script_nested_runs")?;
     Ok(format!("{nested} nested runs, {worst:.1?} at most"))
 }
 

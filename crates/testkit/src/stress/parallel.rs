@@ -6,20 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::{Arena, Random, Verdict, call, connect, expect, in_threads, integer};
 use crate::client::{Client, ReadError};
+use crate::info;
 use crate::poll;
 use crate::server::Server;
 use crate::value::Value;
 
 /// How soon somebody must be served who has nothing to do with a script.
 const SOON: Duration = Duration::from_millis(100);
-
-/// A number that INFO tells.
-pub fn info(client: &mut Client, field: &str) -> Result<i64, String> {
-    let text = call(client, &["INFO"])?.text().unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    let value = line.ok_or_else(|| format!("no {field} in {text}"))?;
-    value.trim().parse().map_err(|_| format!("{field} is {value}"))
-}
 
 /// Asserts that nothing is answered for a while.
 pub fn is_waiting(client: &mut Client, who: &str) -> Result<(), String> {
@@ -245,9 +238,9 @@ pub fn bank(arena: &Arena) -> Verdict {
     if arena.oracle {
         return Ok(format!("{written} transfers"));
     }
-    let restarts = info(&mut client, "script_restarts")?;
-    let parallel = info(&mut client, "script_parallel_runs")?;
-    let exclusive = info(&mut client, "script_exclusive_runs")?;
+    let restarts = info::number(&mut client, "script_restarts")?;
+    let parallel = info::number(&mut client, "script_parallel_runs")?;
+    let exclusive = info::number(&mut client, "script_exclusive_runs")?;
     expect(restarts > 0 && parallel > 0 && exclusive > 0, || {
         format!("{parallel} parallel runs, {restarts} restarts, {exclusive} exclusive runs")
     })?;

@@ -5,9 +5,8 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Arena, Random, Verdict, call, connect, expect, integer};
+use super::{Arena, Random, Verdict, call, connect, expect, integer, templates};
 use crate::client::Client;
-use crate::differential;
 use crate::poll;
 use crate::server::Server;
 use crate::value::Value;
@@ -112,7 +111,7 @@ fn command(random: &mut Random, whole: bool) -> Vec<String> {
         _ => {}
     }
     loop {
-        let command = differential::command(random);
+        let command = templates::command(random);
         if whole || !matches!(command[0].as_str(), "KEYS" | "DBSIZE") {
             return command;
         }
@@ -123,7 +122,7 @@ fn command(random: &mut Random, whole: bool) -> Vec<String> {
 fn fill(client: &mut Client, random: &mut Random) -> Result<(), String> {
     call(client, &["FLUSHALL"])?;
     for _ in 0..200 {
-        let command = differential::command(random);
+        let command = templates::command(random);
         client.call(&command).map_err(text)?;
     }
     let script = "for i = 1, 600 do

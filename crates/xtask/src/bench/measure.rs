@@ -44,15 +44,16 @@ pub fn workload(
     effort: Effort,
 ) -> Result<Vec<Summary>, String> {
     let mut first_answer: Option<Vec<u8>> = None;
-    for server in servers {
+    for (index, server) in servers.iter().enumerate() {
+        let (templates, preload) = workload.sends(index == 0);
         let context = |error| format!("{}, {}: {error}", workload.name, server.name);
         let mut client = server.client()?;
         client.call(&[b"FLUSHALL"]).map_err(context)?;
-        for (template, count) in &workload.preload {
+        for (template, count) in preload {
             fill(&mut client, template, *count).map_err(context)?;
         }
         let mut request = Vec::new();
-        workload.templates[0].append(&mut request, &mut Numbers::Random(1));
+        templates[0].append(&mut request, &mut Numbers::Random(1));
         let mut answer = client.exchange(&request, 1).map_err(context)?;
         match workload.answers {
             Answers::Equal => {}
@@ -74,9 +75,10 @@ pub fn workload(
     }
 
     let batch = (workload.connections * workload.pipeline) as u64;
-    let run = |server: &Server, operations: u64, time_max: Duration, seed: u64| {
+    let run = |index: usize, operations: u64, time_max: Duration, seed: u64| {
+        let server = &servers[index];
         let load = Load {
-            templates: &workload.templates,
+            templates: workload.sends(index == 0).0,
             connections: workload.connections,
             pipeline: workload.pipeline,
             operations,
@@ -90,19 +92,19 @@ pub fn workload(
     };
 
     // The first server's speed decides how much a round is; everyone warms up on half of it.
-    let (_, trial) = run(&servers[0], u64::MAX, effort.round_time / 2, 1)?;
+    let (_, trial) = run(0, u64::MAX, effort.round_time / 2, 1)?;
     let per_second = trial.operations as f64 / trial.elapsed.as_secs_f64();
     let operations = ((per_second * effort.round_time.as_secs_f64()) as u64).max(2 * batch);
     let time_max = effort.round_time * 20;
-    for server in &servers[1..] {
-        run(server, operations / 2, time_max, 1)?;
+    for index in 1..servers.len() {
+        run(index, operations / 2, time_max, 1)?;
     }
 
     let mut rounds: Vec<Rounds> = servers.iter().map(|_| Rounds::new()).collect();
     for round in 0..effort.rounds {
-        for (server, rounds) in servers.iter().zip(&mut rounds) {
+        for (index, rounds) in rounds.iter_mut().enumerate() {
             // Random numbers differ between rounds and are the same for every server.
-            let (server_cpu_ns, measured) = run(server, operations, time_max, 100 * round as u64)?;
+            let (server_cpu_ns, measured) = run(index, operations, time_max, 100 * round as u64)?;
             rounds.add(server_cpu_ns, &measured);
         }
     }

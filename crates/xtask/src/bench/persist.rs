@@ -20,6 +20,7 @@ use super::{build_luar, load_average, machine, versions};
 
 const USAGE: &str = "usage: cargo xtask bench persist [options]
   --megabytes N   how much data (2048; quick 256)
+  --only PART     snapshots, everysec or always; not written to the page
   --quick         shorter and fewer rounds; a first impression
   --redis PATH    the redis-server to compare with (redis-server)
   --luar PATH     the luar to measure (built with `cargo build --release` if not given)
@@ -34,14 +35,28 @@ const SAVE_DEADLINE: Duration = Duration::from_secs(600);
 struct Options {
     megabytes: u64,
     is_quick: bool,
+    only: Option<String>,
     redis: PathBuf,
     luar: Option<PathBuf>,
     writes: bool,
 }
 
-/// One server's figures.
+impl Options {
+    fn has(&self, part: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only == part)
+    }
+}
+
+/// One server's figures, of the parts that are measured.
 struct Figures {
     name: String,
+    snapshots: Option<Snapshots>,
+    /// By `pipelines`: without a file, with `everysec`.
+    rates: Vec<[f64; 2]>,
+    always_per_second: Option<f64>,
+}
+
+struct Snapshots {
     idle: Latencies,
     during: Latencies,
     snapshot_seconds: f64,
@@ -50,9 +65,6 @@ struct Figures {
     keys: u64,
     save_seconds: f64,
     load_seconds: f64,
-    /// By `pipelines`: without a file, with `everysec`.
-    rates: Vec<[f64; 2]>,
-    always_per_second: f64,
 }
 
 struct Latencies {
@@ -88,16 +100,18 @@ pub fn main(args: &[String]) -> Result<bool, String> {
     let load_before = load_average();
     let mut all = Vec::new();
     for config in &configs {
-        let directory = Directory::new()?;
-        let mut figures = snapshots(&options, config, &directory)?;
-        (figures.rates, figures.always_per_second) = (Vec::new(), 0.0);
-        all.push(figures);
+        let snapshots = match options.has("snapshots") {
+            true => Some(snapshots(&options, config, &Directory::new()?)?),
+            false => None,
+        };
+        let name = config.name.clone();
+        all.push(Figures { name, snapshots, rates: Vec::new(), always_per_second: None });
     }
     let [redis, luar] = &mut all[..] else { unreachable!("two servers") };
     append_only(&options, &configs, [redis, luar])?;
     let table = table(redis, luar);
     println!("{table}");
-    if options.writes || !options.is_quick {
+    if options.only.is_none() && (options.writes || !options.is_quick) {
         let mut page = String::from("# Benchmarks of persistence\n\n");
         let _ = writeln!(
             page,
@@ -130,6 +144,7 @@ fn parse(args: &[String]) -> Result<Option<Options>, String> {
     let mut options = Options {
         megabytes: 0,
         is_quick: false,
+        only: None,
         redis: PathBuf::from("redis-server"),
         luar: None,
         writes: false,
@@ -142,6 +157,12 @@ fn parse(args: &[String]) -> Result<Option<Options>, String> {
                 options.megabytes =
                     value()?.parse().map_err(|_| format!("{arg} needs a number\n{USAGE}"))?;
             }
+            "--only" => match value()?.as_str() {
+                part @ ("snapshots" | "everysec" | "always") => {
+                    options.only = Some(part.to_owned());
+                }
+                other => return Err(format!("there is no part {other}\n{USAGE}")),
+            },
             "--quick" => options.is_quick = true,
             "--redis" => options.redis = PathBuf::from(value()?),
             "--luar" => options.luar = Some(PathBuf::from(value()?)),
@@ -164,7 +185,11 @@ fn serve(directory: &Directory, config: &Config, args: &[&str]) -> Result<Server
 
 // --- snapshots -----------------------------------------------------------------------------------
 
-fn snapshots(options: &Options, config: &Config, directory: &Directory) -> Result<Figures, String> {
+fn snapshots(
+    options: &Options,
+    config: &Config,
+    directory: &Directory,
+) -> Result<Snapshots, String> {
     let keys = (options.megabytes << 20) / VALUE_BYTES as u64;
     let server = serve(directory, config, &[])?;
     fill(&server, keys)?;
@@ -218,8 +243,7 @@ fn snapshots(options: &Options, config: &Config, directory: &Directory) -> Resul
     if size != format!(":{keys}") {
         return Err(format!("{} has loaded {size} keys of {keys}", config.name));
     }
-    Ok(Figures {
-        name: config.name.clone(),
+    Ok(Snapshots {
         idle: idle.0,
         during: during.0,
         snapshot_seconds,
@@ -228,8 +252,6 @@ fn snapshots(options: &Options, config: &Config, directory: &Directory) -> Resul
         keys,
         save_seconds,
         load_seconds,
-        rates: Vec::new(),
-        always_per_second: 0.0,
     })
 }
 
@@ -340,7 +362,7 @@ fn append_only(
             let measured = load::run(server.port, &slice(&templates, pipeline, time, 1))?;
             Ok(measured.operations as f64 / measured.elapsed.as_secs_f64())
         };
-        for pipeline in PIPELINES {
+        for pipeline in PIPELINES.into_iter().filter(|_| options.has("everysec")) {
             let mut rates = [Vec::new(), Vec::new()];
             for _ in 0..rounds {
                 for (rates, server) in rates.iter_mut().zip(&servers) {
@@ -349,8 +371,11 @@ fn append_only(
             }
             figures.rates.push(rates.map(median));
         }
-        let always: Result<Vec<f64>, String> = (0..rounds).map(|_| rate(&servers[2], 1)).collect();
-        figures.always_per_second = median(always?);
+        if options.has("always") {
+            let rates: Result<Vec<f64>, String> =
+                (0..rounds).map(|_| rate(&servers[2], 1)).collect();
+            figures.always_per_second = Some(median(rates?));
+        }
     }
     Ok(())
 }
@@ -358,8 +383,44 @@ fn append_only(
 // --- the report ----------------------------------------------------------------------------------
 
 fn table(redis: &Figures, luar: &Figures) -> String {
-    let mut rows: Vec<[String; 4]> = Vec::new();
-    let mut row = |what: &str, show: &dyn Fn(&Figures) -> String, verdict: String| {
+    let mut rows = Vec::new();
+    if let (Some(redis), Some(luar)) = (&redis.snapshots, &luar.snapshots) {
+        snapshot_rows(redis, luar, &mut rows);
+    }
+    for (at, (redis, luar)) in redis.rates.iter().zip(&luar.rates).enumerate() {
+        let cost = |[without, with]: &[f64; 2]| 100.0 * (1.0 - with / without);
+        let show = |rates: &[f64; 2]| {
+            format!("{:.1} → {:.1} k/s, {:.1} %", rates[0] / 1e3, rates[1] / 1e3, cost(rates))
+        };
+        rows.push([
+            format!("`everysec`, pipeline {}: rate without and with, cost", PIPELINES[at]),
+            show(redis),
+            show(luar),
+            format!("≤ 10 %: {}", met(cost(luar) <= 10.0)),
+        ]);
+    }
+    if let (Some(redis), Some(luar)) = (redis.always_per_second, luar.always_per_second) {
+        let show = |per_second: f64| format!("{:.1} k/s", per_second / 1e3);
+        let verdict = faster(luar / redis, 1.5);
+        rows.push(["`always`, 50 writers".to_owned(), show(redis), show(luar), verdict]);
+    }
+    let mut text = format!("| | {} | {} | target |\n|---|--:|--:|---|\n", redis.name, luar.name);
+    for cells in rows {
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+    }
+    text
+}
+
+fn met(is_met: bool) -> &'static str {
+    if is_met { "met" } else { "**missed**" }
+}
+
+fn faster(ratio: f64, target: f64) -> String {
+    format!("{ratio:.2}× (≥ {target}×): {}", met(ratio >= target))
+}
+
+fn snapshot_rows(redis: &Snapshots, luar: &Snapshots, rows: &mut Vec<[String; 4]>) {
+    let mut row = |what: &str, show: &dyn Fn(&Snapshots) -> String, verdict: String| {
         rows.push([what.to_owned(), show(redis), show(luar), verdict]);
     };
     let latency = |latencies: &Latencies| {
@@ -371,62 +432,34 @@ fn table(redis: &Figures, luar: &Figures) -> String {
             latencies.p999_us
         )
     };
-    let met = |is_met: bool| if is_met { "met" } else { "**missed**" };
-    row("idle: rate, p50/p99/p99.9 µs", &|figures| latency(&figures.idle), String::new());
-    row("during a snapshot", &|figures| latency(&figures.during), String::new());
-    let spread = |figures: &Figures| figures.during.p999_us / figures.idle.p999_us;
+    row("idle: rate, p50/p99/p99.9 µs", &|it| latency(&it.idle), String::new());
+    row("during a snapshot", &|it| latency(&it.during), String::new());
+    let spread = |it: &Snapshots| it.during.p999_us / it.idle.p999_us;
     row(
         "p99.9 during it, by that of idle",
-        &|figures| format!("{:.2}×", spread(figures)),
+        &|it| format!("{:.2}×", spread(it)),
         format!("≤ 2×: {}", met(spread(luar) <= 2.0)),
     );
-    row(
-        "time of it under load",
-        &|figures| format!("{:.1} s", figures.snapshot_seconds),
-        String::new(),
-    );
+    let under_load = |it: &Snapshots| format!("{:.1} s", it.snapshot_seconds);
+    row("time of it under load", &under_load, String::new());
     let megabytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    row(
-        "memory overhead of it",
-        &|figures| format!("{:.0} MB", megabytes(figures.overhead_bytes)),
-        String::new(),
-    );
-    let speed = |figures: &Figures, seconds: f64| {
+    let overhead = |it: &Snapshots| format!("{:.0} MB", megabytes(it.overhead_bytes));
+    row("memory overhead of it", &overhead, String::new());
+    let speed = |it: &Snapshots, seconds: f64| {
         format!(
             "{:.0} MB/s, {:.2} M keys/s",
-            megabytes(figures.file_bytes) / seconds,
-            figures.keys as f64 / seconds / 1e6
+            megabytes(it.file_bytes) / seconds,
+            it.keys as f64 / seconds / 1e6
         )
     };
-    let faster =
-        |ratio: f64, target: f64| format!("{ratio:.2}× (≥ {target}×): {}", met(ratio >= target));
     row(
         "saving, without load",
-        &|figures| speed(figures, figures.save_seconds),
+        &|it| speed(it, it.save_seconds),
         faster(redis.save_seconds / luar.save_seconds, 2.0),
     );
     row(
         "starting with the file",
-        &|figures| speed(figures, figures.load_seconds),
+        &|it| speed(it, it.load_seconds),
         faster(redis.load_seconds / luar.load_seconds, 2.0),
     );
-    for (at, pipeline) in PIPELINES.iter().enumerate() {
-        let cost = |figures: &Figures| 100.0 * (1.0 - figures.rates[at][1] / figures.rates[at][0]);
-        let show = |figures: &Figures| {
-            let [without, with] = figures.rates[at];
-            format!("{:.1} → {:.1} k/s, {:.1} %", without / 1e3, with / 1e3, cost(figures))
-        };
-        let what = format!("`everysec`, pipeline {pipeline}: rate without and with, cost");
-        row(&what, &show, format!("≤ 10 %: {}", met(cost(luar) <= 10.0)));
-    }
-    row(
-        "`always`, 50 writers",
-        &|figures| format!("{:.1} k/s", figures.always_per_second / 1e3),
-        faster(luar.always_per_second / redis.always_per_second, 1.5),
-    );
-    let mut text = format!("| | {} | {} | target |\n|---|--:|--:|---|\n", redis.name, luar.name);
-    for cells in rows {
-        let _ = writeln!(text, "| {} |", cells.join(" | "));
-    }
-    text
 }

@@ -41,11 +41,19 @@ pub struct Workload {
     pub templates: Vec<Template>,
     /// Loaded before the first round, with counting numbers: a template and how many copies.
     pub preload: Vec<(Template, u64)>,
+    /// Both for Luar, where Redis has no such command and does the same in another way.
+    pub ours: Option<Traffic>,
     pub connections: usize,
     pub pipeline: usize,
     pub targets: Vec<Target>,
     /// How the answers of two servers to the same first operation are compared.
     pub answers: Answers,
+}
+
+/// What is sent, and what is loaded before.
+pub struct Traffic {
+    templates: Vec<Template>,
+    preload: Vec<(Template, u64)>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -55,6 +63,16 @@ pub enum Answers {
     Reordered,
     /// Random by nature.
     Any,
+}
+
+impl Workload {
+    /// What is sent to the first server, which is Redis, or to another.
+    pub fn sends(&self, is_first: bool) -> (&[Template], &[(Template, u64)]) {
+        match &self.ours {
+            Some(ours) if !is_first => (&ours.templates, &ours.preload),
+            _ => (&self.templates, &self.preload),
+        }
+    }
 }
 
 /// A script body together with its SHA1, which the caller learns from SCRIPT LOAD.
@@ -161,7 +179,86 @@ pub fn commands() -> Vec<Workload> {
         &[&["ZRANGEBYSCORE", "board", &score, "+inf", "LIMIT", "0", "10"]],
         || vec![(template(&["ZADD", "board", &score, &format!("member:{{{KEYS}}}")]), KEYS)],
     );
+    streams(&mut workloads);
+    families(&mut workloads);
+    documents(&mut workloads);
     workloads
+}
+
+/// Commands that look at much for each byte of the request.
+fn families(workloads: &mut Vec<Workload>) {
+    let first = workloads.len();
+    let counter = format!("hll:{{{COLLECTIONS}}}");
+    add(workloads, "PFADD", &[&["PFADD", &counter, "element:{1000000}"]], Vec::new);
+    // A hundred thousand places, some 14 in each degree by degree. The ranges share no factor.
+    let (longitude, latitude) = ("{8999}e-2", "{7993}e-2");
+    let places = || {
+        let place = format!("place:{{{KEYS}}}");
+        vec![(template(&["GEOADD", "places", longitude, latitude, &place]), KEYS)]
+    };
+    let search = ["GEOSEARCH", "places", "FROMLONLAT", longitude, latitude];
+    let circle = [&search[..], &["BYRADIUS", "100", "km", "ASC", "COUNT", "10"]].concat();
+    add(workloads, "GEOSEARCH BYRADIUS", &[&circle], places);
+    let rectangle = [&search[..], &["BYBOX", "200", "200", "km", "ASC", "COUNT", "10"]].concat();
+    add(workloads, "GEOSEARCH BYBOX", &[&rectangle], places);
+    let bits = format!("bits:{{{COLLECTIONS}}}");
+    add(workloads, "BITCOUNT of 4 KB", &[&["BITCOUNT", &bits]], || {
+        vec![(template(&["SET", &bits, &"bits".repeat(1024)]), COLLECTIONS)]
+    });
+    let hash = format!("hash:{{{COLLECTIONS}}}");
+    add(workloads, "HGETALL of 1,000 fields", &[&["HGETALL", &hash]], || {
+        let (field, value) = (format!("field:{{{MEMBERS}}}"), format!("value:{{{MEMBERS}}}"));
+        vec![(template(&["HSET", &hash, &field, &value]), COLLECTIONS * MEMBERS)]
+    });
+    let list = format!("list:{{{COLLECTIONS}}}");
+    add(workloads, "SORT of 100", &[&["SORT", &list, "LIMIT", "0", "10"]], || {
+        vec![(template(&["RPUSH", &list, &format!("{{{KEYS}}}")]), COLLECTIONS * 100)]
+    });
+    for workload in &mut workloads[first..] {
+        workload.targets = vec![Target::CpuMax(1.0)];
+        if workload.name.starts_with("HGETALL") {
+            workload.answers = Answers::Reordered;
+        }
+    }
+}
+
+/// Documents. Redis 7 has none: there the same text is a string, as those have it who use Redis 7.
+fn documents(workloads: &mut Vec<Workload>) {
+    let first = workloads.len();
+    let key = format!("order:{{{KEYS}}}");
+    let text = order(7);
+    let set = template(&["JSON.SET", &key, "$", &text]);
+    let get = template(&["JSON.GET", &key]);
+    let strings = || vec![(template(&["SET", &key, &text]), KEYS)];
+    let ours = vec![(set.clone(), KEYS)];
+    add(workloads, "JSON.SET (Redis: SET)", &[&["SET", &key, &text]], strings);
+    add(workloads, "JSON.GET (Redis: GET)", &[&["GET", &key]], strings);
+    for workload in &mut workloads[first..] {
+        let is_set = workload.name.starts_with("JSON.SET");
+        let template = if is_set { set.clone() } else { get.clone() };
+        workload.ours = Some(Traffic { templates: vec![template], preload: ours.clone() });
+        workload.targets = Vec::new();
+        workload.answers = Answers::Any;
+    }
+}
+
+/// Streams whose length is kept, and a consumer group that reads all that comes. Ids are times, so
+/// answers differ.
+fn streams(workloads: &mut Vec<Workload>) {
+    let stream = format!("stream:{{{COLLECTIONS}}}");
+    let value = "v".repeat(16);
+    let first = workloads.len();
+    let xadd = ["XADD", &stream, "MAXLEN", "~", "1000", "*", "field", &value];
+    add(workloads, "XADD 16 B", &[&xadd], Vec::new);
+    let read = ["XREADGROUP", "GROUP", "g", "c", "COUNT", "1", "STREAMS", &stream, ">"];
+    add(workloads, "XADD/XREADGROUP 16 B", &[&xadd, &read], || {
+        let create = ["XGROUP", "CREATE", &stream, "g", "0", "MKSTREAM"];
+        vec![(template(&create), COLLECTIONS)]
+    });
+    for workload in &mut workloads[first..] {
+        workload.targets = vec![Target::CpuMax(1.0)];
+        workload.answers = Answers::Any;
+    }
 }
 
 fn add(
@@ -176,6 +273,7 @@ fn add(
             group: Group::Command,
             templates: commands.iter().map(|args| template(args)).collect(),
             preload: preload(),
+            ours: None,
             connections: 50,
             pipeline,
             targets: command_targets(pipeline),
@@ -202,6 +300,7 @@ pub fn scripts(sha: impl Fn(&str) -> String) -> Vec<Workload> {
             group: Group::Script,
             templates: vec![template(&args)],
             preload,
+            ours: None,
             connections,
             pipeline,
             targets: targets.to_vec(),
@@ -259,7 +358,34 @@ pub fn scripts(sha: impl Fn(&str) -> String) -> Vec<Workload> {
     let call = ["0", "1{100000}"];
     let faster = [Target::SpeedMin(1.5)];
     push("sort of 10,000", (2, 1), "sort", &call, Vec::new(), &faster, Answers::Equal);
+    append_to_documents(&mut workloads, &sha("merge"));
     workloads
+}
+
+/// What the script of the JSON merge is for, as the one command that does it: an order is appended to
+/// those there are. Redis does it with the script.
+fn append_to_documents(workloads: &mut Vec<Workload>, sha: &str) {
+    let list: Vec<String> = (0..100).map(order).collect();
+    let stored = format!("[{}]", list.join(","));
+    let more = order(100);
+    // The script writes its result elsewhere, so that the orders stay as many as they are.
+    let script = template(&["EVALSHA", sha, "2", "orders", "merged:{100}", &format!("[{more}]")]);
+    let append = template(&["JSON.ARRAPPEND", "orders:{100}", "$", &more]);
+    let trim = template(&["JSON.ARRTRIM", "orders:{100}", "$", "0", "99"]);
+    for (connections, pipeline) in [(16, 1), (4, 16)] {
+        let load = vec![(template(&["JSON.SET", "orders:{100}", "$", &stored]), 100)];
+        workloads.push(Workload {
+            name: "JSON.ARRAPPEND/ARRTRIM, 100 objects (Redis: script)".to_owned(),
+            group: Group::Script,
+            templates: vec![script.clone()],
+            preload: vec![(template(&["SET", "orders", &stored]), 1)],
+            ours: Some(Traffic { templates: vec![append.clone(), trim.clone()], preload: load }),
+            connections,
+            pipeline,
+            targets: vec![Target::SpeedMin(3.5)],
+            answers: Answers::Any,
+        });
+    }
 }
 
 /// Connections and pipeline, with targets, of a script that takes some tens of µs. Alone on its way,
@@ -303,6 +429,11 @@ pub fn memory_loads(count: u64) -> Vec<MemoryLoad> {
             &["ZADD", "board", &format!("{{{count}}}"), &format!("member:{{{count}}}")],
             None,
         ),
+        load(
+            "entry of one stream",
+            &["XADD", "events", "*", "user", "user {1000}", "page", "{100}", "ms", "{1000}"],
+            Some(1.0),
+        ),
     ]
 }
 
@@ -322,9 +453,11 @@ mod tests {
         }));
         assert!(all.len() > 40);
         for workload in &all {
-            for template in
-                workload.templates.iter().chain(workload.preload.iter().map(|(one, _)| one))
-            {
+            let sends = [workload.sends(true), workload.sends(false)];
+            let all = sends.iter().flat_map(|(templates, preload)| {
+                templates.iter().chain(preload.iter().map(|(one, _)| one))
+            });
+            for template in all {
                 let mut out = Vec::new();
                 template.append(&mut out, &mut Numbers::Random(7));
                 let end = super::super::wire::reply_end(&out, 0);

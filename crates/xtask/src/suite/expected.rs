@@ -7,7 +7,8 @@
 //!     The reason of all names above, back to the one before it.
 //! ```
 //!
-//! A name that is only a `*` means the file as a whole, which is then not run.
+//! A name that is only a `*` means the file as a whole, which is then not run. `! name` means a test
+//! that is not run, since those behind it could not be run after it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,6 +17,8 @@ pub struct Expected {
     /// By file: names, each with its reason.
     files: BTreeMap<String, Vec<(String, String)>>,
 }
+
+const NOT_RUN: &str = "! ";
 
 impl Expected {
     pub fn read(path: &Path) -> Result<Expected, String> {
@@ -80,6 +83,11 @@ impl Expected {
         names.iter().find(|(name, _)| name == "*").map(|(_, reason)| reason.as_str())
     }
 
+    /// The tests of a file that are not to be run.
+    pub fn not_run(&self, file: &str) -> impl Iterator<Item = &str> {
+        self.of(file).filter_map(|name| name.strip_prefix(NOT_RUN))
+    }
+
     pub fn of(&self, file: &str) -> impl Iterator<Item = &str> {
         self.files.get(file).into_iter().flatten().map(|(name, _)| name.as_str())
     }
@@ -116,6 +124,8 @@ mod tests {
         assert_eq!(expected.files["unit/a"][2], ("three".into(), "why".into()));
         assert_eq!((expected.whole("unit/a"), expected.whole("unit/b")), (None, Some("never")));
         assert!(expected.has("unit/a", "one") && !expected.has("unit/a", "four"));
+        let expected = Expected::parse("[unit/a]\none\n! two\n  because\n").unwrap();
+        assert_eq!(expected.not_run("unit/a").collect::<Vec<_>>(), ["two"]);
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn usage() -> String {
     USAGE.to_owned() + &stages.collect::<String>()
 }
 
-fn clock_seed() -> u64 {
+pub fn clock_seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(1, |since| since.as_nanos() as u64)
 }

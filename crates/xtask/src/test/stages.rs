@@ -2,10 +2,10 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use regex::Regex;
-use testkit::differential::{self, Manner};
+use testkit::peer;
 use testkit::replay::Replay;
 use testkit::run::{Options, Outcome, Target};
 use testkit::server::Server;
@@ -13,6 +13,7 @@ use testkit::stress;
 
 use super::install;
 use super::{Tally, Wish};
+use crate::fuzz_peer;
 use crate::talk::{cookbook, print, root, run_all};
 
 fn cargo(args: &[&str]) -> Command {
@@ -116,6 +117,9 @@ pub fn oracle(wish: &Wish) -> Result<Tally, String> {
     // Its append-only files are read here, and ours there.
     let aof = ["test", "--quiet", "-p", "persist", "--test", "aof_redis", "--", "--ignored"];
     tally.add(rust_tests(&aof)?);
+    // Whole servers start from each other's.
+    let servers = ["test", "--quiet", "-p", "luar", "--test", "aof", "--", "--ignored"];
+    tally.add(rust_tests(&servers)?);
     tally.add(talk_files(wish, Path::new("redis-server"), &[], Replay::Plain)?);
     Ok(tally)
 }
@@ -147,37 +151,22 @@ pub fn replay(wish: &Wish) -> Result<Tally, String> {
     Ok(total)
 }
 
-/// Random commands to luar and to Redis, in each manner of sending them.
+/// Random commands to luar and to Redis.
 pub fn random(wish: &Wish) -> Result<Tally, String> {
     install::package("redis-server", "redis-server")?;
-    let count = if wish.quick { 5_000 } else { 40_000 };
-    let mut total = Tally::default();
-    let tiny: Vec<String> = Replay::Tiny
-        .config()
-        .iter()
-        .flat_map(|(name, value)| [format!("--{name}"), (*value).to_owned()])
-        .collect();
-    for (round, args) in [Vec::new(), tiny].iter().enumerate() {
-        // Redis keeps its own encodings: only the answers matter.
-        let ours = Server::start(&wish.binary(), args).map_err(|error| error.to_string())?;
-        let redis = Path::new("redis-server");
-        let theirs = Server::start::<&str>(redis, &[]).map_err(|error| error.to_string())?;
-        for manner in [Manner::Plain, Manner::Resp3, Manner::Transactions, Manner::Scripts] {
-            let seed = wish.seed.wrapping_add(round as u64);
-            let found = differential::run(&ours, &theirs, seed, count, manner)?;
-            if let Some(found) = &found {
-                println!(
-                    "{manner:?}, seed {seed}: they differ after\n  {}\n  {}\n ours {}\n Redis {}",
-                    found.history.join("\n  "),
-                    found.command,
-                    found.ours,
-                    found.theirs
-                );
-            }
-            total.add(Tally::of(found.is_none()));
-        }
-    }
-    Ok(total)
+    let outcome = peer::run(&peer::Wish {
+        ours: (wish.binary(), Vec::new()),
+        peer: "redis-server".into(),
+        differences: fuzz_peer::differences()?,
+        seed: wish.seed,
+        session: 0,
+        commands: if wish.quick { 50_000 } else { 300_000 },
+        limit: Some(Duration::from_secs(90)),
+        families: Vec::new(),
+        failures: 1,
+    })?;
+    fuzz_peer::report(&outcome);
+    Ok(Tally::of(outcome.failures == 0))
 }
 
 pub fn e2e(wish: &Wish) -> Result<Tally, String> {

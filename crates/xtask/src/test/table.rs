@@ -236,7 +236,7 @@ fn newer_than_7_2(since: &str) -> bool {
 }
 
 fn group_is_due(group: &Json) -> bool {
-    const GROUPS: [&str; 10] = [
+    const GROUPS: [&str; 13] = [
         "string",
         "generic",
         "list",
@@ -245,6 +245,9 @@ fn group_is_due(group: &Json) -> bool {
         "sorted-set",
         "transactions",
         "pubsub",
+        "bitmap",
+        "hyperloglog",
+        "geo",
         "connection",
         "scripting",
     ];

@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
+use std::io::{Cursor, Read, Write};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard};
 
@@ -21,14 +21,52 @@ use crate::config::{Config, ConfigStore};
 
 const NAME: &str = "appendonly.aof";
 
+/// What is written as a whole or not at all. Lines of room are not cut by it.
+const SECTOR_BYTES: usize = 64;
+
 #[derive(Clone, Default)]
 struct Node {
     /// As the system shows it.
     data: Vec<u8>,
     /// As it is on the disk.
     disk: Vec<u8>,
-    /// From here on it is to be written to the disk.
-    dirty_from: usize,
+    /// As the system takes it for written. What is different from it is to be written.
+    clean: Vec<u8>,
+}
+
+impl Node {
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        let end = at + bytes.len();
+        if self.data.len() < end {
+            self.data.resize(end, 0);
+        }
+        self.data[at..end].copy_from_slice(bytes);
+    }
+
+    fn cut(&mut self, keep_bytes: usize) {
+        for bytes in [&mut self.data, &mut self.disk, &mut self.clean] {
+            bytes.truncate(keep_bytes);
+        }
+    }
+
+    /// Writes the sectors that are to be written, those that are chosen.
+    fn flush(&mut self, mut chooses: impl FnMut() -> bool) {
+        let Node { data, disk, clean } = self;
+        let old_bytes = clean.len();
+        if disk.len() < data.len() {
+            disk.resize(data.len(), 0);
+        }
+        for at in (0..old_bytes).step_by(SECTOR_BYTES) {
+            let sector = at..old_bytes.min(at + SECTOR_BYTES);
+            if data[sector.clone()] != clean[sector.clone()] && chooses() {
+                disk[sector.clone()].copy_from_slice(&data[sector]);
+            }
+        }
+        if old_bytes < data.len() && chooses() {
+            disk[old_bytes..].copy_from_slice(&data[old_bytes..]);
+        }
+        *clean = data.clone();
+    }
 }
 
 #[derive(Default)]
@@ -46,6 +84,8 @@ struct Moody(Arc<Mutex<State>>);
 struct Handle {
     disk: Moody,
     node: usize,
+    /// Where it goes on.
+    at: usize,
 }
 
 impl Moody {
@@ -65,11 +105,16 @@ impl Moody {
     fn crash(&self) {
         let State { nodes, rng, .. } = &mut *self.state();
         for node in nodes {
-            let kept = rng.usize(node.dirty_from..=node.data.len());
-            node.disk.truncate(node.dirty_from);
-            node.disk.extend_from_slice(&node.data[node.dirty_from..kept]);
+            let old_bytes = node.clean.len();
+            let kept = rng.usize(old_bytes..=node.data.len());
+            let more = node.data[old_bytes..kept].to_vec();
+            node.data.truncate(old_bytes);
+            // What was there is written over in any order.
+            node.flush(|| rng.bool());
+            node.disk.truncate(old_bytes);
+            node.disk.extend(more);
             node.data = node.disk.clone();
-            node.dirty_from = node.data.len();
+            node.clean = node.disk.clone();
         }
     }
 }
@@ -94,7 +139,8 @@ impl Write for Handle {
                 return Err(io::Error::from_raw_os_error(libc::ENOSPC));
             }
         }
-        state.nodes[self.node].data.extend_from_slice(&bytes[..count]);
+        state.nodes[self.node].write(self.at, &bytes[..count]);
+        self.at += count;
         Ok(count)
     }
 
@@ -107,15 +153,22 @@ impl Append for Handle {
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.disk.state();
         let fails = state.fails();
-        let Node { data, disk, dirty_from } = &mut state.nodes[self.node];
-        disk.truncate(*dirty_from);
-        match fails {
-            // The system takes it for written.
-            true => disk.resize(data.len(), 0),
-            false => disk.extend_from_slice(&data[*dirty_from..]),
-        }
-        *dirty_from = data.len();
+        // The system takes it for written even if it fails.
+        state.nodes[self.node].flush(|| !fails);
         if fails { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+    }
+
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.disk.state();
+        let fails = state.fails();
+        let count = if fails { state.rng.usize(..bytes.len()) } else { bytes.len() };
+        state.nodes[self.node].write(at as usize, &bytes[..count]);
+        if fails { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { Ok(()) }
+    }
+
+    fn cut(&mut self, keep_bytes: u64) -> io::Result<()> {
+        self.disk.try_state(libc::EIO)?.nodes[self.node].cut(keep_bytes as usize);
+        self.sync()
     }
 }
 
@@ -143,21 +196,16 @@ impl Disk for Moody {
         let node = state.nodes.len() - 1;
         state.names.insert(name.to_owned(), node);
         drop(state);
-        Ok(Handle { disk: self.clone(), node })
+        Ok(Handle { disk: self.clone(), node, at: 0 })
     }
 
     fn extend(&self, name: &str, keep_bytes: u64) -> io::Result<Handle> {
         let mut state = self.try_state(libc::EIO)?;
         let node = state.node(name)?;
-        let Node { data, disk, dirty_from } = &mut state.nodes[node];
-        let keep = keep_bytes.min(data.len() as u64) as usize;
-        if keep < data.len() {
-            data.truncate(keep);
-            disk.truncate(keep);
-            *dirty_from = (*dirty_from).min(keep);
-        }
+        state.nodes[node].cut(keep_bytes.try_into().unwrap_or(usize::MAX));
+        let at = state.nodes[node].data.len();
         drop(state);
-        let mut handle = Handle { disk: self.clone(), node };
+        let mut handle = Handle { disk: self.clone(), node, at };
         handle.sync()?;
         Ok(handle)
     }
@@ -255,6 +303,14 @@ impl Run {
             Box::new(move || asked.store(true, Ordering::Relaxed)),
         );
         keeper.retry_period = Duration::ZERO;
+        let mut rng = Rng::with_seed(seed);
+        // Small enough that there is room now and then, and it ends.
+        keeper.room = Room {
+            after_bytes: rng.u64(..3000),
+            least_bytes: rng.u64(1..300),
+            more_bytes: rng.u64(1..2000),
+        };
+        keeper.room_retry_period = Duration::ZERO;
         let mut directory = directory;
         let opened = directory
             .clean_up()
@@ -267,7 +323,7 @@ impl Run {
             is_asked,
             before: last.0,
             rewrite: None,
-            rng: Rng::with_seed(seed),
+            rng,
         });
         (last.0, run)
     }
@@ -307,7 +363,13 @@ impl Run {
         }
         let (answer, answered) = channel();
         let base_bytes = out.len() as u64;
-        self.journal.order(Order::Finish { rewrite, base_bytes, is_rdb: false, answer });
+        self.journal.order(Order::Finish {
+            rewrite,
+            base_bytes,
+            is_rdb: false,
+            keeps_blocks: true,
+            answer,
+        });
         self.append();
         self.step();
         let _ = answered.recv().expect("it answers");
@@ -331,6 +393,14 @@ impl Run {
             }
             if self.rewrite.is_none() && self.is_asked.load(Ordering::Relaxed) {
                 self.begin_rewrite();
+            }
+            if self.rng.u8(..20) == 0 {
+                let policy: &[u8] = if self.rng.bool() { b"always" } else { b"no" };
+                let store = self.keeper.config.store().clone();
+                store
+                    .set(&[b"appendfsync", policy], true, |_, _| Ok(()))
+                    .unwrap_or_else(|_| panic!("it can be set"));
+                self.keeper.config.refresh();
             }
             self.step();
             let durable = self.journal.durable();

@@ -1,14 +1,7 @@
-//! Random commands sent to two servers, whose answers must be the same.
-//!
-//! Commands are drawn from templates over a handful of keys and members, so that types clash,
-//! collections grow and shrink, and edge cases meet. Answers that may differ by rights (order
-//! of sets, remaining time) are normalised; commands that answer at random are left out. Called
-//! by `xtask test random`, with Redis as the second server.
+//! Random commands from templates over a handful of keys and members, for scripts that are ended at a
+//! random moment (`undone`): types clash, collections grow and shrink.
 
-use crate::client::Client;
-use crate::server::Server;
-use crate::stress::Random;
-use crate::value::Value;
+use super::Random;
 
 /// Templates; `[a|b]` draws one alternative, `{…}` is there or not, `…*` repeats one to three
 /// times. Words starting with `$` are drawn by `draw`.
@@ -132,177 +125,8 @@ const TEMPLATES: &[&str] = &[
     "[BZPOPMIN|BZPOPMAX] $k 0.001",
 ];
 
-/// Commands whose elements have no order.
-const UNORDERED: &[&str] =
-    &["smembers", "sinter", "sunion", "sdiff", "hgetall", "hkeys", "hvals", "keys"];
-
-/// After so many commands both servers are emptied: sums of sums grow beyond all digits.
-const FRESH_START: usize = 1000;
-
-/// Where the two servers stopped agreeing.
-#[derive(Debug)]
-pub struct Disagreement {
-    pub command: String,
-    pub ours: String,
-    pub theirs: String,
-    /// The commands before it, the last one last.
-    pub history: Vec<String>,
-}
-
-/// How a run sends its commands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
-    Plain,
-    Resp3,
-    Transactions,
-    Scripts,
-}
-
-/// Sends `count` commands to both servers and compares every answer.
-pub fn run(
-    ours: &Server,
-    theirs: &Server,
-    seed: u64,
-    count: usize,
-    manner: Manner,
-) -> Result<Option<Box<Disagreement>>, String> {
-    let mut random = Random::new(seed);
-    let mut clients = Vec::new();
-    for server in [ours, theirs] {
-        let mut client = server.connect().map_err(|error| error.to_string())?;
-        client.call(&["FLUSHALL"]).map_err(|error| error.to_string())?;
-        if manner == Manner::Resp3 {
-            client.call(&["HELLO", "3"]).map_err(|error| error.to_string())?;
-        }
-        clients.push(client);
-    }
-    let mut history: Vec<String> = Vec::new();
-    for number in 0..count {
-        if number % FRESH_START == 0 {
-            for client in &mut clients {
-                client.call(&["FLUSHALL"]).map_err(|error| error.to_string())?;
-            }
-            history.clear();
-        }
-        let command = command(&mut random);
-        let text = command.join(" ");
-        let mut answers = Vec::new();
-        for client in &mut clients {
-            let answer = send(client, &command, manner).map_err(|error| {
-                format!(
-                    "{text}: {error}; after\n{}",
-                    history[history.len().saturating_sub(15)..].join("\n")
-                )
-            })?;
-            answers.push(normal(&command, answer));
-        }
-        if !alike(&command, &answers[0], &answers[1]) {
-            let from = history.len().saturating_sub(15);
-            return Ok(Some(Box::new(Disagreement {
-                command: text,
-                ours: answers[0].to_talk(),
-                theirs: answers[1].to_talk(),
-                history: history.split_off(from),
-            })));
-        }
-        history.push(text);
-    }
-    Ok(None)
-}
-
-fn send(client: &mut Client, command: &[String], manner: Manner) -> Result<Value, String> {
-    let call = |client: &mut Client, command: &[&str]| {
-        client.call(command).map_err(|error| error.to_string())
-    };
-    let words: Vec<&str> = command.iter().map(String::as_str).collect();
-    match manner {
-        Manner::Plain | Manner::Resp3 => call(client, &words),
-        Manner::Transactions => {
-            call(client, &["MULTI"])?;
-            call(client, &words)?;
-            call(client, &["EXEC"])
-        }
-        Manner::Scripts => {
-            // Scripts of 7.0 cannot block.
-            if words[0].starts_with('B') {
-                return call(client, &words);
-            }
-            let script = "return redis.pcall(unpack(ARGV))";
-            call(client, &[&["EVAL", script, "0"], &words[..]].concat())
-        }
-    }
-}
-
-/// Removes what may differ by rights.
-fn normal(command: &[String], answer: Value) -> Value {
-    let name = command[0].to_lowercase();
-    let sorted = |mut items: Vec<Value>| {
-        items.sort_by_key(Value::to_talk);
-        items
-    };
-    match answer {
-        // A transaction of one command: the command's own answer.
-        Value::Array(mut items) if items.len() == 1 && !UNORDERED.contains(&name.as_str()) => {
-            let inner = normal(command, items.remove(0));
-            Value::Array(vec![inner])
-        }
-        Value::Array(items) if name == "hgetall" => {
-            let nested = items.first().is_some_and(|first| first.elements().is_some());
-            if nested {
-                return Value::Array(items.into_iter().map(|item| normal(command, item)).collect());
-            }
-            let pairs = items.chunks(2).map(|pair| Value::Array(pair.to_vec())).collect();
-            Value::Array(sorted(pairs))
-        }
-        Value::Map(pairs) => {
-            let pairs = pairs.into_iter().map(|(key, value)| Value::Array(vec![key, value]));
-            Value::Array(sorted(pairs.collect()))
-        }
-        Value::Array(items) | Value::Set(items) if UNORDERED.contains(&name.as_str()) => {
-            Value::Array(sorted(items.into_iter().map(|item| normal(command, item)).collect()))
-        }
-        // 7.0 prints 17 digits of a score, 7.2 the shortest that read back.
-        Value::Bulk(bytes) if name.contains('z') => match number(&bytes) {
-            Some(score) => Value::Double(score.to_string()),
-            None => Value::Bulk(bytes),
-        },
-        Value::Double(digits) => match number(digits.as_bytes()) {
-            Some(score) => Value::Double(score.to_string()),
-            None => Value::Double(digits),
-        },
-        Value::Array(items) if name.contains('z') => {
-            Value::Array(items.into_iter().map(|item| normal(command, item)).collect())
-        }
-        other => other,
-    }
-}
-
-/// Whether two answers, normal ones, are equal. Times may differ by a little: the servers do not read
-/// the clock at the same instant.
-fn alike(command: &[String], ours: &Value, theirs: &Value) -> bool {
-    const TOLERANCE_SECONDS: u64 = 5;
-    let tolerance = match &*command[0].to_lowercase() {
-        "ttl" | "expiretime" => TOLERANCE_SECONDS,
-        "pttl" | "pexpiretime" => TOLERANCE_SECONDS * 1000,
-        _ => return ours == theirs,
-    };
-    match (ours, theirs) {
-        (Value::Integer(ours), Value::Integer(theirs)) if *ours > 0 && *theirs > 0 => {
-            ours.abs_diff(*theirs) <= tolerance
-        }
-        (Value::Array(ours), Value::Array(theirs)) if ours.len() == 1 && theirs.len() == 1 => {
-            alike(command, &ours[0], &theirs[0])
-        }
-        (ours, theirs) => ours == theirs,
-    }
-}
-
-fn number(text: &[u8]) -> Option<f64> {
-    std::str::from_utf8(text).ok()?.parse().ok().filter(|number: &f64| number.is_finite())
-}
-
 /// A command at random, blocking ones only with timeouts of next to nothing.
-pub fn command(random: &mut Random) -> Vec<String> {
+pub(super) fn command(random: &mut Random) -> Vec<String> {
     let template = TEMPLATES[random.below(TEMPLATES.len())];
     let mut words = Vec::new();
     expand(template, random, &mut words);
@@ -390,22 +214,5 @@ fn draw(kind: &str, random: &mut Random) -> String {
         "$b" => pick(random, &["-inf", "+inf", "0", "1", "(1", "2", "(3", "0.5", "x", "100"]),
         "$lex" => pick(random, &["-", "+", "[a", "(a", "[m1", "(m2", "[b", "x"]),
         other => other.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_times_may_differ_by_a_little() {
-        let command = |name: &str| vec![name.to_owned(), "k".to_owned()];
-        let answer = |number| Value::Array(vec![Value::Integer(number)]);
-        let alike = |name, ours, theirs| alike(&command(name), &answer(ours), &answer(theirs));
-        assert!(alike("TTL", 31_381_694_870, 31_381_694_869));
-        assert!(alike("PTTL", 99_999, 97_000));
-        assert!(!alike("TTL", 100, 106));
-        assert!(!alike("TTL", 1, -1));
-        assert!(!alike("LLEN", 3, 4));
     }
 }

@@ -1,4 +1,4 @@
-//! The form of HELP replies of container commands.
+//! The form of HELP replies of container commands, here and in the server's.
 
 use resp::Reply;
 
