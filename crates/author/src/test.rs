@@ -3,7 +3,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc;
@@ -13,6 +12,7 @@ use std::time::Duration;
 use server::{clock, config};
 use testkit::client::Client;
 use testkit::poll;
+use testkit::port::free_port;
 use testkit::replay::Replay;
 use testkit::run::{self, Clock, Failure, Options, Outcome, Target};
 
@@ -149,9 +149,7 @@ impl Engine {
     }
 
     fn try_start() -> Result<Engine, String> {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free.map_err(|error| error.to_string())?;
-        let port = address.port().to_string();
+        let port = free_port().map_err(|error| error.to_string())?.to_string();
         let args = ["--port", &port, "--bind", "127.0.0.1", "--workers", "2"];
         let quiet = ["--loglevel", "warning", "--enable-debug-command", "yes"];
         let args: Vec<OsString> = args.iter().chain(&quiet).map(OsString::from).collect();
@@ -164,7 +162,7 @@ impl Engine {
                 let _ = tell.send(server::run(loaded));
             })
             .map_err(|error| error.to_string())?;
-        let engine = Engine { address: address.to_string(), ended };
+        let engine = Engine { address: format!("127.0.0.1:{port}"), ended };
         let answer = poll(START_PATIENCE, || {
             if let Ok(Err(error)) = engine.ended.try_recv() {
                 return Some(Err(error));

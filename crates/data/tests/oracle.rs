@@ -5,15 +5,16 @@
 //! `ORACLE_SEED`.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use data::{LongDouble, ScoreBound, glob, number};
+use testkit::server::Server;
 
 /// A redis-server of our own on a free port, ended when dropped.
 struct Oracle {
-    server: Child,
+    _server: Server,
     input: BufReader<TcpStream>,
 }
 
@@ -26,22 +27,11 @@ enum Answer {
 
 impl Oracle {
     fn start() -> Oracle {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--save", "", "--bind", "127.0.0.1"])
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let stream = loop {
-            match TcpStream::connect(("127.0.0.1", port)) {
-                Ok(stream) => break stream,
-                Err(error) => assert!(Instant::now() < deadline, "no oracle: {error}"),
-            }
-            std::thread::yield_now();
-        };
+        let none: [&str; 0] = [];
+        let server = Server::start(Path::new("redis-server"), &none).expect("redis-server runs");
+        let stream = TcpStream::connect(server.address()).unwrap();
         stream.set_nodelay(true).unwrap();
-        Oracle { server, input: BufReader::new(stream) }
+        Oracle { _server: server, input: BufReader::new(stream) }
     }
 
     fn ask(&mut self, args: &[&[u8]]) -> Answer {
@@ -72,13 +62,6 @@ impl Oracle {
             }
             other => panic!("unknown reply type {other}"),
         }
-    }
-}
-
-impl Drop for Oracle {
-    fn drop(&mut self) {
-        self.server.kill().ok();
-        self.server.wait().ok();
     }
 }
 

@@ -6,43 +6,34 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Duration;
 
 use lua::{Answer, Host, LogLevel, Outcome, Protocol, Tick, Vm, VmOptions};
 use resp::Reply;
+use testkit::server::Server;
 
 const KEYS: &[&[u8]] = &[b"key:1"];
 const ARGS: &[&[u8]] = &[b"first", b"2"];
 
-struct Server {
-    child: Child,
+struct Oracle {
     stream: TcpStream,
+    _server: Server,
 }
 
-impl Server {
-    fn start() -> Option<Server> {
-        let port = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--save", "", "--appendonly", "no"])
-            .args(["--bind", "127.0.0.1"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .current_dir(std::env::temp_dir())
-            .spawn()
-            .ok()?;
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
-                stream.set_nodelay(true).unwrap();
-                stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-                return Some(Server { child, stream });
-            }
-            assert!(Instant::now() < deadline, "redis-server did not come up");
-            std::thread::yield_now();
-        }
+impl Oracle {
+    fn start() -> Option<Oracle> {
+        let none: [&str; 0] = [];
+        let server = match Server::start(Path::new("redis-server"), &none) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            outcome => outcome.expect("redis-server comes up"),
+        };
+        let stream = TcpStream::connect(server.address()).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Some(Oracle { stream, _server: server })
     }
 
     /// The raw reply to a command; what follows it is recognised by a marker.
@@ -75,13 +66,6 @@ impl Server {
         args.extend_from_slice(KEYS);
         args.extend_from_slice(ARGS);
         self.ask(&args)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -128,7 +112,7 @@ fn ours(vm: &mut Vm, source: &[u8], protocol: Protocol) -> Vec<u8> {
 
 #[test]
 fn replies_agree_with_redis() {
-    let Some(mut server) = Server::start() else {
+    let Some(mut server) = Oracle::start() else {
         eprintln!("no redis-server here: nothing compared");
         return;
     };

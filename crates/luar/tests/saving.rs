@@ -3,7 +3,6 @@
 //! written or read.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,6 +13,7 @@ use tempfile::TempDir;
 use testkit::client::Client;
 use testkit::info::{info, wait_for};
 use testkit::poll;
+use testkit::port::free_port;
 use testkit::server::Server;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -514,17 +514,15 @@ fn a_damaged_file_is_refused_with_the_reason() {
 
 /// Runs a server in this folder that was told its port and nothing else, until a signal ends it.
 fn run_as_it_comes(folder: &Folder, act: impl FnOnce(&mut Client)) {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = free.local_addr().expect("an address");
-    drop(free);
+    let port = free_port().expect("a port").to_string();
     let mut process = Command::new(env!("CARGO_BIN_EXE_luar"))
-        .args(["--port", &address.port().to_string()])
+        .args(["--port", &port])
         .current_dir(folder.0.path())
         .stdout(Stdio::null())
         .spawn()
         .expect("it starts");
     let client = poll(PATIENCE, || {
-        let mut client = Client::connect(&address.to_string()).ok()?;
+        let mut client = Client::connect(&format!("127.0.0.1:{port}")).ok()?;
         (call(&mut client, "PING") == "+PONG").then_some(client)
     });
     act(&mut client.expect("it answers"));

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
 use testkit::client::{Client, Transport};
+use testkit::port::free_port;
 use testkit::server::Server;
 use testkit::value::Value;
 use testkit::{info, poll};
@@ -149,11 +150,6 @@ fn ping(port: u16, config: &Arc<ClientConfig>) -> io::Result<String> {
     client.call(&["PING"]).map(|reply| reply.to_talk()).map_err(io::Error::other)
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
-}
-
 fn text(path: &Path) -> &str {
     path.to_str().expect("plain text")
 }
@@ -168,7 +164,7 @@ impl Secured {
     fn start(args: &[&str]) -> Secured {
         let authority = Authority::new();
         let identity = authority.server();
-        let port = free_port();
+        let port = free_port().expect("a port");
         let number = port.to_string();
         let mut all = vec!["--tls-port", &number, "--tls-cert-file", text(&identity.certificate)];
         all.extend(["--tls-key-file", text(&identity.key), "--tls-ca-cert-file", authority.path()]);
@@ -378,7 +374,7 @@ fn the_ports_come_and_go() {
     let authority = Authority::new();
     let identity = authority.server();
     let server = start(&[]);
-    let port = free_port();
+    let port = free_port().expect("a port");
     let number = port.to_string();
     let mut admin = server.connect().expect("a connection");
     let refused = call(&mut admin, &["CONFIG", "SET", "tls-port", &number]);
@@ -402,7 +398,7 @@ fn the_ports_come_and_go() {
     assert!(info.contains(&format!("listener2:name=tls,bind=127.0.0.1,port={port}")), "{info}");
     let me = call(&mut client, &["CLIENT", "INFO"]);
     assert!(me.contains(&format!("laddr=127.0.0.1:{port} ")), "{me}");
-    let plain = free_port().to_string();
+    let plain = free_port().expect("a port").to_string();
     assert_eq!(call(&mut client, &["CONFIG", "SET", "port", &plain, "tls-port", "0"]), "+OK");
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "the port for TLS is closed");
     assert_eq!(call(&mut client, &["PING"]), "+PONG");
@@ -492,7 +488,7 @@ fn redis_cli_talks_tls() {
 fn keys_may_be_encrypted() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let (certificate, key) = (fixtures.join("version-1.crt"), fixtures.join("encrypted.key"));
-    let port = free_port().to_string();
+    let port = free_port().expect("a port").to_string();
     let base = ["--tls-port", &port, "--tls-cert-file", text(&certificate)];
     let base = [&base[..], &["--tls-key-file", text(&key)], &ANYBODY].concat();
     let server = start(&[&base[..], &["--tls-key-file-pass", "open sesame"]].concat());

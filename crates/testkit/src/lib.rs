@@ -9,6 +9,7 @@ pub mod draw;
 pub mod info;
 pub mod pattern;
 pub mod peer;
+pub mod port;
 pub mod replay;
 pub mod rewrite;
 pub mod run;

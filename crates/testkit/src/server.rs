@@ -5,7 +5,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +12,7 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::poll;
+use crate::port::free_port;
 use crate::value::Value;
 
 /// How long a server may take until it answers its first PING.
@@ -47,7 +47,7 @@ impl Server {
     }
 
     fn try_start<A: AsRef<str>>(binary: &Path, args: &[A]) -> io::Result<Server> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let directory =
             std::env::temp_dir().join(format!("luar-test-{}-{number}", std::process::id()));

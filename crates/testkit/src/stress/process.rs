@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::{Arena, Verdict, call, connect, expect};
 use crate::client::Client;
 use crate::poll;
+use crate::port;
 use crate::server::Server;
 use crate::value::Value;
 
@@ -195,8 +196,7 @@ pub fn files(arena: &Arena) -> Verdict {
 }
 
 fn free_port() -> Result<String, String> {
-    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    listener.map(|address| address.port().to_string()).map_err(|error| error.to_string())
+    port::free_port().map(|port| port.to_string()).map_err(|error| error.to_string())
 }
 
 /// Starts in the background by itself, and tells systemd when it is ready.

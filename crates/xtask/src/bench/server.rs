@@ -5,11 +5,13 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use testkit::port::free_port;
 
 use super::wire;
 
@@ -92,7 +94,7 @@ impl Server {
     /// # Errors
     /// The server does not start or does not answer in time.
     pub fn start_in(directory: &Directory, config: &Config) -> Result<Server, String> {
-        let port = free_port()?;
+        let port = free_port().map_err(|error| error.to_string())?;
         let mut command = Command::new(&config.binary);
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
         command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(directory.path());
@@ -173,11 +175,6 @@ impl Drop for Server {
 fn first_number(text: &str) -> Option<u64> {
     let digits = text.trim_start().split(|letter: char| !letter.is_ascii_digit()).next()?;
     digits.parse().ok()
-}
-
-fn free_port() -> Result<u16, String> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-    Ok(listener.local_addr().map_err(|error| error.to_string())?.port())
 }
 
 /// CPU time of the calling thread in nanoseconds.
