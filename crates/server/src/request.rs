@@ -1,12 +1,12 @@
 //! What a session handler is given: the client, the server and, like keyspace handlers, the
 //! transaction and the reply.
 
-use command::{Blocking, Command, Group, Result, Wait};
+use command::{Blocking, Command, Error, Group, Result, Wait};
 use engine::Txn;
 use resp::Reply;
 
 use crate::client::Client;
-use crate::config::Config;
+use crate::config::{Allowed, Config};
 use crate::server::Server;
 use crate::worker::{Shift, WorkerLoop};
 
@@ -51,5 +51,17 @@ impl<'r> Request<'r, '_> {
 
     pub fn config(&self) -> &Config {
         &self.shift.config
+    }
+
+    /// Refuses a command that a directive turns off for this client.
+    pub fn must_be_allowed(&self, allowed: Allowed, command: &str, directive: &str) -> Result {
+        if allowed.includes(self.client.info.is_local()) {
+            return Ok(());
+        }
+        Err(Error::new(format!(
+            "ERR {command} command not allowed. If the {directive} option is set to \"local\", you can \
+             run it from a local connection, otherwise you need to set this option in the \
+             configuration file, and then restart the server."
+        )))
     }
 }

@@ -64,6 +64,17 @@ choices! {
     TlsAuthClients { No = "no", Yes = "yes", Optional = "optional" }
 }
 
+impl Allowed {
+    /// Whether a client may, which is on this machine or not.
+    pub fn includes(self, is_local: bool) -> bool {
+        match self {
+            Allowed::No => false,
+            Allowed::Local => is_local,
+            Allowed::Yes => true,
+        }
+    }
+}
+
 /// Several words, such as the addresses to listen on. A single empty word means none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words(Vec<Vec<u8>>);

@@ -8,7 +8,7 @@
 
 use super::directives::{Config, DIRECTIVES, Directive, Effect, lookup};
 use super::rewrite::{self, RewriteError};
-use super::special::{Allowed, Users};
+use super::special::Users;
 use super::value::Source;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -198,11 +198,7 @@ fn targets<'a>(
         let Some((directive, spelling)) = known else {
             return Err(SetError::Unknown { name: name.to_vec() });
         };
-        let unprotected = match config.enable_protected_configs {
-            Allowed::No => false,
-            Allowed::Local => local,
-            Allowed::Yes => true,
-        };
+        let unprotected = config.enable_protected_configs.includes(local);
         let refused = if directive.traits.immutable {
             "can't set immutable config"
         } else if directive.traits.protected && !unprotected {

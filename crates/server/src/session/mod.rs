@@ -15,6 +15,7 @@ mod hot_keys;
 pub mod info;
 mod latency;
 mod migrate;
+mod modules;
 pub mod monitor;
 pub mod observe;
 pub mod persistence;
@@ -41,6 +42,7 @@ pub const FAMILIES: &[&[Command<SessionHandler>]] = &[
     hot_keys::TABLE,
     info::TABLE,
     migrate::TABLE,
+    modules::TABLE,
     monitor::TABLE,
     observe::TABLE,
     persistence::TABLE,

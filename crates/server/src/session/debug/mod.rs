@@ -11,7 +11,6 @@ use command::{Command, Error, Group, Result, Scope};
 use engine::Expiry;
 use resp::Protocol;
 
-use crate::config::Allowed;
 use crate::durability::{reload, save};
 use crate::request::{Origin, Request, SessionHandler, row};
 use crate::server::random_hex;
@@ -30,21 +29,8 @@ pub const TABLE: &[Command<SessionHandler>] = &[
 ];
 
 fn debug(request: &mut Request<'_, '_>, args: &[&[u8]]) -> Result {
-    let is_local = request.client.info.is_unix_socket
-        || request.client.info.address.starts_with("127.")
-        || request.client.info.address.starts_with("[::1]");
-    let allowed = match request.config().enable_debug_command {
-        Allowed::Yes => true,
-        Allowed::Local => is_local,
-        Allowed::No => false,
-    };
-    if !allowed {
-        return Err(Error::of(
-            "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", \
-             you can run it from a local connection, otherwise you need to set this option in the \
-             configuration file, and then restart the server.",
-        ));
-    }
+    let allowed = request.config().enable_debug_command;
+    request.must_be_allowed(allowed, "DEBUG", "enable-debug-command")?;
     let name = String::from_utf8_lossy(args[1]).to_ascii_lowercase();
     match (name.as_str(), &args[2..]) {
         ("jmap", []) => request.reply.ok(),
