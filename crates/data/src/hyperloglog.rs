@@ -340,30 +340,58 @@ struct Found {
     before: Option<usize>,
 }
 
+/// O(bytes), eight of them at a time.
 fn find(text: &[u8], register: usize) -> Result<Found, Corrupted> {
     let (mut first, mut at, mut before) = (0, HEADER_BYTES, None);
+    while let Some(Strides { registers, bytes, last }) = strides_at(text, at)
+        && first + registers <= register
+    {
+        first += registers;
+        at += bytes;
+        before = Some(at - last);
+    }
     loop {
-        let (len, bytes) = stride_at(text, at).ok_or(Corrupted)?;
-        if register < first + len {
-            let run = run_at(text, at).ok_or(Corrupted)?.run;
+        let Place { run, bytes, .. } = run_at(text, at).ok_or(Corrupted)?;
+        if register < first + run.len() {
             return Ok(Found { run, at, bytes, first, before });
         }
-        first += len;
+        first += run.len();
         before = Some(at);
         at += bytes;
     }
 }
 
-/// Registers and bytes of a run. Which kind it is cannot be foreseen, so nothing branches on that.
+/// Several runs.
+struct Strides {
+    registers: usize,
+    bytes: usize,
+    /// Bytes of the last one.
+    last: usize,
+}
+
+/// The next eight bytes of runs, or those up to a long one and that. Which kinds of runs there are
+/// cannot be foreseen, so nothing branches on that. `None` near the end.
 #[inline]
-fn stride_at(text: &[u8], at: usize) -> Option<(usize, usize)> {
-    let byte = usize::from(*text.get(at)?);
-    let next = usize::from(text.get(at + 1).copied().unwrap_or(0));
-    let (is_value, is_long) = (byte >> 7, byte >> 6 & (byte >> 7 ^ 1));
-    let mask = if is_value == 1 { 3 } else { 0x3f };
-    let low = byte & mask;
-    let len = if is_long == 1 { low << 8 | next } else { low };
-    Some((len + 1, 1 + is_long))
+fn strides_at(text: &[u8], at: usize) -> Option<Strides> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
+    let bytes: &[u8; 9] = text.get(at..)?.first_chunk()?;
+    let word = u64::from_le_bytes(*bytes.first_chunk().expect("one less"));
+    let is_value = word >> 7 & ONES;
+    let is_long = word >> 6 & ONES & !is_value;
+    // Bytes in front of the first long run.
+    let short = is_long.trailing_zeros() as usize / 8;
+    // 3f, and 03 for values.
+    let low = word & (ONES * 0x3f) & !(is_value * 0x3c);
+    let ahead = if short == 8 { u64::MAX } else { (1 << (8 * short)) - 1 };
+    let low = low & ahead;
+    let pairs = (low & EVEN) + (low >> 8 & EVEN);
+    let sum = (pairs.wrapping_mul(0x0001_0001_0001_0001) >> 48) as usize;
+    if short == 8 {
+        return Some(Strides { registers: sum + 8, bytes: 8, last: 1 });
+    }
+    let long = usize::from(bytes[short] & 0x3f) << 8 | usize::from(bytes[short + 1]);
+    Some(Strides { registers: sum + short + long + 1, bytes: short + 2, last: 2 })
 }
 
 /// Raises a register of a sparse string that is lower.
@@ -558,6 +586,34 @@ mod tests {
         }
         assert!(registers(&text).eq((0..REGISTERS).map(value)));
         assert!((0..REGISTERS).all(|register| dense_get(&text, register) == value(register)));
+    }
+
+    #[test]
+    fn a_register_is_found_where_the_runs_have_it() {
+        let mut random = 1_u64;
+        let mut next = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) as usize
+        };
+        // Few elements leave long runs of zeros, many leave short ones; the last are no HyperLogLogs.
+        for elements in [0, 1, 3, 30, 100, 300, 1000, 5000, 0, 0, 0] {
+            let mut text = empty();
+            (0..elements).for_each(|_| add(&mut text, &next().to_le_bytes(), usize::MAX));
+            if elements == 0 {
+                (0..500).for_each(|_| text.push(next() as u8));
+            }
+            let (mut first, mut before) = (0, None);
+            for place in runs(&text) {
+                let Some(Place { run, at, bytes }) = place else { break };
+                let found = Found { run, at, bytes, first, before };
+                for register in [first, first + run.len() / 2, first + run.len() - 1] {
+                    assert_eq!(find(&text, register), Ok(found), "{register} of {elements}");
+                }
+                first += run.len();
+                before = Some(at);
+            }
+            assert_eq!(find(&text, first), Err(Corrupted));
+        }
     }
 
     #[test]
