@@ -448,6 +448,46 @@ fn a_base_of_commands_has_all_that_an_rdb_file_has() {
     assert_eq!(seen(&mut server.connect().expect("it answers")), before);
 }
 
+/// Writes so much at once that it goes past the system's cache.
+#[test]
+fn a_log_that_is_written_fast_is_whole() {
+    const CLIENTS: usize = 4;
+    const ROUNDS: usize = 40;
+    const TOGETHER: usize = 400;
+    let place = Place::new("fast");
+    let mut server = place.luar(&["--appendfsync", "everysec", "--save", ""]);
+    let address = server.address();
+    thread::scope(|scope| {
+        for own in 0..CLIENTS {
+            let address = &address;
+            scope.spawn(move || {
+                let mut client = Client::connect(address).expect("it answers");
+                let value = "v".repeat(1000);
+                for round in 0..ROUNDS {
+                    let keys = (0..TOGETHER).map(|key| format!("{own}:{key}"));
+                    let values = (0..TOGETHER).map(|key| format!("{round}:{key}:{value}"));
+                    let requests: Vec<Vec<String>> = keys
+                        .zip(values)
+                        .map(|(key, value)| vec!["SET".into(), key, value])
+                        .collect();
+                    client.pipeline(&requests).expect("it answers");
+                }
+            });
+        }
+    });
+    let mut client = server.connect().expect("it answers");
+    let before = ask(&mut client, "DEBUG DIGEST");
+    assert_eq!(ask(&mut client, "WAITAOF 1 0 0"), "[:1 :0]");
+    let file = place.0.join("appendonlydir/appendonly.aof.1.incr.aof");
+    let bytes = std::fs::metadata(&file).expect("it is there").len();
+    assert!(bytes > (CLIENTS * ROUNDS * TOGETHER * 1000) as u64);
+    drop(client);
+    server.crash().expect("it is there");
+    server.restart().expect("it starts again");
+    let mut client = server.connect().expect("it answers");
+    assert_eq!(ask(&mut client, "DEBUG DIGEST"), before);
+}
+
 #[test]
 fn writes_that_take_long_are_latency_events() {
     let place = Place::new("latency");

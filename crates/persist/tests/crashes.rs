@@ -9,7 +9,9 @@ use std::io::{self, Cursor, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use fastrand::Rng;
-use persist::aof::{Append, Block, Directory, Disk, Load, Log, Rewrite, Writer};
+use persist::aof::{
+    Append, Block, Buffer, Directory, Disk, Load, Log, PIECE_BYTES, Rewrite, Writer,
+};
 
 const NAME: &str = "appendonly.aof";
 
@@ -20,6 +22,8 @@ const SECTOR_BYTES: usize = 64;
 struct Node {
     data: Vec<u8>,
     synced: Vec<u8>,
+    /// The system holds something that is not on the disk.
+    has_cached: bool,
 }
 
 impl Node {
@@ -87,6 +91,7 @@ impl State {
                 node.data.resize(rng.usize(kept..=len), 0);
             }
             node.synced = node.data.clone();
+            node.has_cached = false;
         }
     }
 }
@@ -115,6 +120,7 @@ struct Handle {
     node: usize,
     /// Where it goes on.
     at: usize,
+    is_direct: bool,
 }
 
 impl Forgetful {
@@ -132,7 +138,16 @@ impl Forgetful {
 
 impl Write for Handle {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.disk.step()?.nodes[self.node].write(self.at, bytes);
+        let node = &mut self.disk.step()?.nodes[self.node];
+        if self.is_direct {
+            for place in [self.at, bytes.as_ptr().addr(), bytes.len()] {
+                assert_eq!(place % PIECE_BYTES, 0);
+            }
+            assert!(!node.has_cached, "what stands before it may be lost alone");
+        } else {
+            node.has_cached = true;
+        }
+        node.write(self.at, bytes);
         self.at += bytes.len();
         Ok(bytes.len())
     }
@@ -146,17 +161,26 @@ impl Append for Handle {
     fn sync(&mut self) -> io::Result<()> {
         let node = &mut self.disk.step()?.nodes[self.node];
         node.synced = node.data.clone();
+        node.has_cached = false;
         Ok(())
     }
 
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.disk.step()?.nodes[self.node].write(at as usize, bytes);
+        assert!(!self.is_direct);
+        let node = &mut self.disk.step()?.nodes[self.node];
+        node.has_cached = true;
+        node.write(at as usize, bytes);
         Ok(())
     }
 
     fn cut(&mut self, keep_bytes: u64) -> io::Result<()> {
         self.disk.step()?.nodes[self.node].data.truncate(keep_bytes as usize);
         self.sync()
+    }
+
+    fn set_direct(&mut self, is_direct: bool) -> io::Result<()> {
+        self.is_direct = is_direct;
+        Ok(())
     }
 }
 
@@ -184,20 +208,20 @@ impl Disk for Forgetful {
         state.nodes.push(Node::default());
         let node = state.nodes.len() - 1;
         state.change(NameChange::Put(name.to_owned(), node));
-        Ok(Handle { disk: self.clone(), node, at: 0 })
+        Ok(Handle { disk: self.clone(), node, at: 0, is_direct: false })
     }
 
     fn extend(&self, name: &str, keep_bytes: u64) -> io::Result<Handle> {
         let mut state = self.step()?;
         let node = state.node(name)?;
-        let Node { data, synced } = &mut state.nodes[node];
+        let Node { data, synced, .. } = &mut state.nodes[node];
         if data.len() as u64 > keep_bytes {
             data.truncate(keep_bytes as usize);
             *synced = data.clone();
         }
         let at = data.len();
         drop(state);
-        Ok(Handle { disk: self.clone(), node, at })
+        Ok(Handle { disk: self.clone(), node, at, is_direct: false })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -306,7 +330,15 @@ fn work(disk: &Forgetful, rng: &mut Rng, numbers: &mut Numbers) -> io::Result<()
                 let mut out = Vec::new();
                 writer.block(&commands, count, rng.i64(..3), &mut out);
                 numbers.written += 1;
-                if current.room_bytes() > 0 {
+                if current.room_bytes() == 0 && rng.u8(..4) == 0 {
+                    if !current.may_go_direct() {
+                        current.fill_up()?;
+                        current.sync()?;
+                    }
+                    let mut blocks = Buffer::default();
+                    blocks.tail().extend_from_slice(&out);
+                    assert!(current.write_direct(&mut blocks)?);
+                } else if current.room_bytes() > 0 {
                     current.write(&out)?;
                 } else {
                     // In pieces, as a full pipe would take them.

@@ -15,6 +15,10 @@ pub trait Append: Write + Send {
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
     /// Cuts off for good what stands behind so many bytes.
     fn cut(&mut self, keep_bytes: u64) -> io::Result<()>;
+    /// Has `write` go past the system's cache, or through it again. Past it go whole pieces of
+    /// [`PIECE_BYTES`](super::PIECE_BYTES) only, from memory that is aligned like them and to places
+    /// that are; a file that cannot do it may say so here, or with `InvalidInput` at the first write.
+    fn set_direct(&mut self, is_direct: bool) -> io::Result<()>;
 }
 
 /// A folder. Names that were made, changed or removed are safe once `sync_names` has succeeded.
@@ -60,6 +64,22 @@ impl Append for fs::File {
     fn cut(&mut self, keep_bytes: u64) -> io::Result<()> {
         self.set_len(keep_bytes)?;
         self.sync_all()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn set_direct(&mut self, is_direct: bool) -> io::Result<()> {
+        use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+        let mut flags = fcntl_getfl(&*self)?;
+        flags.set(OFlags::DIRECT, is_direct);
+        Ok(fcntl_setfl(&*self, flags)?)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn set_direct(&mut self, is_direct: bool) -> io::Result<()> {
+        match is_direct {
+            true => Err(io::ErrorKind::Unsupported.into()),
+            false => Ok(()),
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! [`Log`] is the file that is appended to, [`Manifest`] is the manifest's text; [`Directory`] keeps the files in order through crashes, over
 //! a [`Disk`]. Who renders commands, runs them, and decides when to sync is for the caller to know.
 
+mod buffer;
 mod directory;
 mod disk;
 mod log;
@@ -17,6 +18,7 @@ mod manifest;
 mod reader;
 mod writer;
 
+pub use buffer::{Buffer, PIECE_BYTES};
 pub use directory::{Directory, Load, OpenError, Rewrite};
 pub use disk::{Append, Disk, Folder};
 pub use log::Log;

@@ -640,6 +640,10 @@ mod tests {
             self.bytes.truncate(keep_bytes as usize);
             Ok(())
         }
+
+        fn set_direct(&mut self, _: bool) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     /// Three frames in room, and where each begins; what is behind them, and how many blocks they have.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use command::propagate::{self, Said};
 use engine::{Changes, Engine};
 use parking_lot::{Condvar, Mutex};
-use persist::aof::put_block;
+use persist::aof::{Buffer, put_block};
 
 /// Bytes that may wait to be written; who wants to change something then waits for the keeper. As
 /// much again may be in its hands.
@@ -52,7 +52,7 @@ pub struct Order<T> {
 }
 
 struct Queue<T> {
-    bytes: Vec<u8>,
+    bytes: Buffer,
     /// The database that a reader of the file is in behind these bytes, if that is known.
     db: Option<u32>,
     /// The number of the last block, and of the last one that the keeper has taken.
@@ -83,7 +83,7 @@ pub struct Patience {
 
 /// What the keeper takes.
 pub struct Batch<T> {
-    pub bytes: Vec<u8>,
+    pub bytes: Buffer,
     /// The number of its last block, and how many there are.
     pub last: u64,
     pub count: u64,
@@ -120,7 +120,7 @@ pub struct Journal<T> {
 impl<T> Journal<T> {
     pub fn new(workers: usize) -> Journal<T> {
         let queue = Queue {
-            bytes: Vec::new(),
+            bytes: Buffer::default(),
             db: None,
             last: 0,
             taken: 0,
@@ -160,11 +160,11 @@ impl<T> Journal<T> {
         let mut queue = self.queue.0.lock();
         if let Some((first, last)) = said.dbs {
             if queue.db != Some(first) {
-                propagate::select(first, &mut queue.bytes);
+                propagate::select(first, queue.bytes.tail());
             }
             queue.db = Some(last);
         }
-        put_block(commands, said.count, &mut queue.bytes);
+        put_block(commands, said.count, queue.bytes.tail());
         queue.last += 1;
         let number = queue.last;
         if queue.bytes.len() >= BATCH_BYTES {
@@ -307,7 +307,7 @@ impl<T> Journal<T> {
 
     /// Waits for something to do, until `until` at most, and takes all there is. `spare` is an
     /// empty buffer.
-    pub fn next(&self, until: Option<Instant>, spare: Vec<u8>, patience: Patience) -> Batch<T> {
+    pub fn next(&self, until: Option<Instant>, spare: Buffer, patience: Patience) -> Batch<T> {
         debug_assert!(spare.is_empty());
         let mut queue = self.queue.0.lock();
         // Those who wait already, and those who were let go.

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use persist::aof::{Append, Directory, Disk, Log, Rewrite, Writer};
+use persist::aof::{Append, Buffer, Directory, Disk, Log, Rewrite, Writer};
 
 use super::journal::{Batch, Journal, Patience};
 use crate::config::{Appendfsync, ConfigView, reason};
@@ -95,6 +95,29 @@ struct Room {
 }
 
 const ROOM: Room = Room { after_bytes: 1 << 20, least_bytes: 256 << 10, more_bytes: 2 << 20 };
+/// When writes go past the system's cache.
+#[derive(Clone, Copy)]
+struct Direct {
+    /// So much at once is worth that, and so much once they do.
+    from_bytes: usize,
+    least_bytes: usize,
+    /// More would be in nobody's hands but ours for too long.
+    most_bytes: usize,
+    /// How long they go through the cache after one was too small.
+    pause: Duration,
+}
+
+const DIRECT: Direct = Direct {
+    from_bytes: 256 << 10,
+    least_bytes: 32 << 10,
+    most_bytes: 16 << 20,
+    pause: Duration::from_millis(100),
+};
+/// A write past the cache that takes so long is one to a disk that is slow or busy, and the next ones
+/// go through the cache: what is there survives the process.
+const DIRECT_TIME_MAX: Duration = Duration::from_millis(100);
+const SLOW_DISK_PAUSE: Duration = Duration::from_secs(10);
+
 /// How long none is made after that has failed.
 const ROOM_RETRY_PERIOD: Duration = Duration::from_secs(10);
 
@@ -128,8 +151,11 @@ pub struct Keeper<D: Disk> {
     /// None is made before.
     room_from: Instant,
     room_retry_period: Duration,
+    direct: Direct,
+    /// None goes past the cache before; `None` if the file cannot.
+    direct_from: Option<Instant>,
     /// To be written.
-    out: Vec<u8>,
+    out: Buffer,
     writer: Writer,
     /// The last block that was taken, and the last one written.
     taken: u64,
@@ -174,7 +200,9 @@ impl<D: Disk> Keeper<D> {
             room: ROOM,
             room_from: now,
             room_retry_period: ROOM_RETRY_PERIOD,
-            out: Vec::new(),
+            direct: DIRECT,
+            direct_from: Some(now),
+            out: Buffer::default(),
             writer: Writer::default(),
             taken: 0,
             written: 0,
@@ -211,7 +239,7 @@ impl<D: Disk> Keeper<D> {
 
     /// Works until it is told to stop.
     pub fn run(mut self) {
-        let mut spare = Vec::new();
+        let mut spare = Buffer::default();
         loop {
             let spare_now = std::mem::take(&mut spare);
             let mut batch = self.journal.next(self.due(), spare_now, self.patience);
@@ -332,7 +360,7 @@ impl<D: Disk> Keeper<D> {
     /// Takes blocks, up to the one of this number.
     fn take(&mut self, blocks: &[u8], last: u64) {
         if self.keeps_blocks() {
-            self.out.extend_from_slice(blocks);
+            self.out.tail().extend_from_slice(blocks);
         }
         self.taken = last;
     }
@@ -340,7 +368,7 @@ impl<D: Disk> Keeper<D> {
     /// Says what time it is if blocks follow.
     fn put_time(&mut self, blocks_follow: bool) {
         if blocks_follow && self.keeps_blocks() {
-            self.writer.time(unix_ms() / 1000, &mut self.out);
+            self.writer.time(unix_ms() / 1000, self.out.tail());
         }
     }
 
@@ -378,6 +406,7 @@ impl<D: Disk> Keeper<D> {
         {
             self.sync();
         }
+        let goes_direct = self.goes_direct()?;
         if let File::Open(log) = &mut self.file
             && !self.out.is_empty()
         {
@@ -386,19 +415,30 @@ impl<D: Disk> Keeper<D> {
             if delay_us > 0 {
                 std::thread::sleep(Duration::from_micros(delay_us));
             }
-            if let Err(error) = log.write(&self.out) {
-                // Nobody else will ask whether what was written before is safe.
-                let is_safe = self.unsynced_since.is_none() || log.sync().is_ok();
-                self.file = if is_safe { File::Frayed } else { File::Lost };
-                return Err(error);
+            if !goes_direct && log.is_direct() {
+                self.direct_from = Some(began + self.direct.pause);
+            }
+            let written = match goes_direct {
+                true => log.write_direct(&mut self.out).and_then(|is_possible| {
+                    if is_possible {
+                        return Ok(());
+                    }
+                    self.direct_from = None;
+                    log.write(&self.out)
+                }),
+                false => log.write(&self.out),
+            };
+            if let Err(error) = written {
+                return Err(self.fray(error));
+            }
+            if goes_direct && began.elapsed() > DIRECT_TIME_MAX {
+                self.direct_from = self.direct_from.map(|_| began + SLOW_DISK_PAUSE);
             }
             let is_rewriting = self.report.is_rewriting.load(Ordering::Relaxed);
             (self.note)("aof-write", began.elapsed());
             let which = if is_rewriting { "aof-write-active-child" } else { "aof-write-alone" };
             (self.note)(which, began.elapsed());
-            let bytes = log.len_bytes() - self.file_bytes;
-            self.file_bytes += bytes;
-            self.report.current_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.note_growth();
             self.unsynced_since.get_or_insert_with(Instant::now);
             self.out.clear();
             self.out.shrink_to(KEPT_BYTES_MAX);
@@ -412,6 +452,52 @@ impl<D: Disk> Keeper<D> {
             self.recover();
         }
         Ok(())
+    }
+
+    /// Whether what is to be written goes past the system's cache: not if somebody waits for every
+    /// write, or nobody wants syncs, without which nothing may. What stands before it is synced then.
+    fn goes_direct(&mut self) -> io::Result<bool> {
+        let is_wanted = self.policy() == Appendfsync::Everysec;
+        let is_time = self.direct_from.is_some_and(|from| from <= Instant::now());
+        let File::Open(log) = &mut self.file else { return Ok(false) };
+        let Direct { from_bytes, least_bytes, most_bytes, .. } = self.direct;
+        let least_bytes = if log.is_direct() { least_bytes } else { from_bytes };
+        if !is_wanted
+            || !is_time
+            || log.room_bytes() > 0
+            || !(least_bytes..=most_bytes).contains(&self.out.len())
+        {
+            return Ok(false);
+        }
+        if log.may_go_direct() {
+            return Ok(true);
+        }
+        let filled = log.fill_up();
+        self.note_growth();
+        if let Err(error) = filled {
+            return Err(self.fray(error));
+        }
+        self.unsynced_since.get_or_insert_with(Instant::now);
+        self.sync();
+        Ok(matches!(self.file, File::Open(_)))
+    }
+
+    /// A write has failed.
+    fn fray(&mut self, error: io::Error) -> io::Error {
+        if let File::Open(log) = &mut self.file {
+            // Nobody else will ask whether what was written before is safe.
+            let is_safe = self.unsynced_since.is_none() || log.sync().is_ok();
+            self.file = if is_safe { File::Frayed } else { File::Lost };
+        }
+        error
+    }
+
+    /// The file has become longer.
+    fn note_growth(&mut self) {
+        let File::Open(log) = &self.file else { return };
+        let bytes = log.len_bytes() - self.file_bytes;
+        self.file_bytes += bytes;
+        self.report.current_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn sync(&mut self) {

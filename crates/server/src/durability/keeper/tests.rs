@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard};
 use command::propagate::Propagation;
 use engine::{Change, Changes, Expiry, Record};
 use fastrand::Rng;
-use persist::aof::{Block, Load};
+use persist::aof::{Block, Load, PIECE_BYTES};
 
 use super::*;
 use crate::config::{Config, ConfigStore};
@@ -32,6 +32,8 @@ struct Node {
     disk: Vec<u8>,
     /// As the system takes it for written. What is different from it is to be written.
     clean: Vec<u8>,
+    /// The system holds something that is to be written.
+    has_cached: bool,
 }
 
 impl Node {
@@ -51,7 +53,7 @@ impl Node {
 
     /// Writes the sectors that are to be written, those that are chosen.
     fn flush(&mut self, mut chooses: impl FnMut() -> bool) {
-        let Node { data, disk, clean } = self;
+        let Node { data, disk, clean, .. } = self;
         let old_bytes = clean.len();
         if disk.len() < data.len() {
             disk.resize(data.len(), 0);
@@ -66,16 +68,27 @@ impl Node {
             disk[old_bytes..].copy_from_slice(&data[old_bytes..]);
         }
         *clean = data.clone();
+        self.has_cached = false;
     }
 }
 
 #[derive(Default)]
 struct State {
+    /// What files do that are to be written past the cache.
+    direct: Way,
     nodes: Vec<Node>,
     names: BTreeMap<String, usize>,
     /// Of a hundred operations.
     failing_percent: u8,
     rng: Rng,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Way {
+    #[default]
+    Possible,
+    Refused,
+    RefusedLater,
 }
 
 #[derive(Clone, Default)]
@@ -86,6 +99,7 @@ struct Handle {
     node: usize,
     /// Where it goes on.
     at: usize,
+    is_direct: bool,
 }
 
 impl Moody {
@@ -133,8 +147,23 @@ impl Write for Handle {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.disk.state();
         let mut count = bytes.len();
+        let node = &mut state.nodes[self.node];
+        if self.is_direct {
+            for place in [self.at, bytes.as_ptr().addr(), count] {
+                assert_eq!(place % PIECE_BYTES, 0);
+            }
+            assert!(!node.has_cached, "what stands before it may be lost alone");
+        } else {
+            node.has_cached = true;
+        }
+        if let (true, Way::RefusedLater) = (self.is_direct, state.direct) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
         if state.fails() {
             count = state.rng.usize(..bytes.len());
+            if self.is_direct {
+                count -= count % PIECE_BYTES;
+            }
             if count == 0 {
                 return Err(io::Error::from_raw_os_error(libc::ENOSPC));
             }
@@ -162,13 +191,24 @@ impl Append for Handle {
         let mut state = self.disk.state();
         let fails = state.fails();
         let count = if fails { state.rng.usize(..bytes.len()) } else { bytes.len() };
-        state.nodes[self.node].write(at as usize, &bytes[..count]);
+        assert!(!self.is_direct);
+        let node = &mut state.nodes[self.node];
+        node.has_cached = true;
+        node.write(at as usize, &bytes[..count]);
         if fails { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { Ok(()) }
     }
 
     fn cut(&mut self, keep_bytes: u64) -> io::Result<()> {
         self.disk.try_state(libc::EIO)?.nodes[self.node].cut(keep_bytes as usize);
         self.sync()
+    }
+
+    fn set_direct(&mut self, is_direct: bool) -> io::Result<()> {
+        if let (true, Way::Refused) = (is_direct, self.disk.state().direct) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        self.is_direct = is_direct;
+        Ok(())
     }
 }
 
@@ -196,7 +236,7 @@ impl Disk for Moody {
         let node = state.nodes.len() - 1;
         state.names.insert(name.to_owned(), node);
         drop(state);
-        Ok(Handle { disk: self.clone(), node, at: 0 })
+        Ok(Handle { disk: self.clone(), node, at: 0, is_direct: false })
     }
 
     fn extend(&self, name: &str, keep_bytes: u64) -> io::Result<Handle> {
@@ -205,7 +245,7 @@ impl Disk for Moody {
         state.nodes[node].cut(keep_bytes.try_into().unwrap_or(usize::MAX));
         let at = state.nodes[node].data.len();
         drop(state);
-        let mut handle = Handle { disk: self.clone(), node, at };
+        let mut handle = Handle { disk: self.clone(), node, at, is_direct: false };
         handle.sync()?;
         Ok(handle)
     }
@@ -311,6 +351,9 @@ impl Run {
             more_bytes: rng.u64(1..2000),
         };
         keeper.room_retry_period = Duration::ZERO;
+        let (from_bytes, least_bytes) = (rng.usize(..600), rng.usize(..300));
+        let (most_bytes, pause) = (rng.usize(200..3000), Duration::ZERO);
+        keeper.direct = Direct { from_bytes, least_bytes, most_bytes, pause };
         let mut directory = directory;
         let opened = directory
             .clean_up()
@@ -329,8 +372,11 @@ impl Run {
     }
 
     fn step(&mut self) {
-        self.journal.wait(0);
-        let mut batch = self.journal.next(None, Vec::new(), Patience::default());
+        // What nobody waits for is taken after a while, if there is something.
+        if self.journal.queued_bytes() == 0 || self.rng.u8(..30) > 0 {
+            self.journal.wait(0);
+        }
+        let mut batch = self.journal.next(None, Buffer::default(), Patience::default());
         assert!(self.keeper.process(&mut batch), "nobody told it to stop");
         self.keeper.look_around();
     }
@@ -395,7 +441,8 @@ impl Run {
                 self.begin_rewrite();
             }
             if self.rng.u8(..20) == 0 {
-                let policy: &[u8] = if self.rng.bool() { b"always" } else { b"no" };
+                let policies: [&[u8]; 3] = [b"always", b"everysec", b"no"];
+                let policy = policies[self.rng.usize(..3)];
                 let store = self.keeper.config.store().clone();
                 store
                     .set(&[b"appendfsync", policy], true, |_, _| Ok(()))
@@ -443,11 +490,14 @@ fn what_is_durable_survives_a_disk_that_fails() {
     for seed in (0..count).map(|index| first_seed.wrapping_add(index)) {
         seed_of_this.set(seed);
         let mut rng = Rng::with_seed(seed);
-        let policy = if rng.bool() { Appendfsync::Always } else { Appendfsync::No };
+        let policies = [Appendfsync::Always, Appendfsync::Everysec, Appendfsync::No];
+        let policy = policies[rng.usize(..3)];
         let config = Config { appendfsync: policy, ..Config::default() };
         let config = Arc::new(ConfigStore::new(config, None));
         let disk = Moody::default();
         disk.state().rng = Rng::with_seed(rng.u64(..));
+        let ways = [Way::Possible, Way::Possible, Way::Refused, Way::RefusedLater];
+        disk.state().direct = ways[rng.usize(..4)];
         let acknowledged = Cell::new(0);
         let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..rng.u8(1..5) {
