@@ -448,6 +448,29 @@ fn a_base_of_commands_has_all_that_an_rdb_file_has() {
     assert_eq!(seen(&mut server.connect().expect("it answers")), before);
 }
 
+#[test]
+fn nothing_is_logged_behind_the_answer_that_it_is_off() {
+    for _ in 0..10 {
+        let place = Place::new("off");
+        let mut server = place.luar(&["--save", ""]);
+        let mut client = server.connect().expect("it answers");
+        assert_eq!(ask(&mut client, "SET before 1"), "+OK");
+        assert_eq!(ask(&mut client, "CONFIG SET appendonly no"), "+OK");
+        for number in 0..20 {
+            assert_eq!(ask(&mut client, &format!("SET behind {number}")), "+OK");
+        }
+        client.send(&["SHUTDOWN"]).expect("it is there");
+        let deadline = Instant::now() + PATIENCE;
+        while server.ended().is_none() {
+            assert!(Instant::now() < deadline, "it does not end");
+            thread::yield_now();
+        }
+        let file = place.0.join("appendonlydir/appendonly.aof.1.incr.aof");
+        let text = std::fs::read_to_string(&file).expect("it is there");
+        assert!(text.contains("before") && !text.contains("behind"), "{text}");
+    }
+}
+
 /// Writes so much at once that it goes past the system's cache.
 #[test]
 fn a_log_that_is_written_fast_is_whole() {

@@ -210,6 +210,8 @@ impl Aof {
         if !config.appendonly {
             self.cancel_rewrites(server);
             self.is_wanted.store(false, Ordering::Relaxed);
+            // Transactions go on to log until all gates can be had.
+            self.journal.set_closed(true);
             self.send(Task::TurnOff);
             return Ok(());
         }
@@ -373,6 +375,10 @@ impl Aof {
         let (answer, answered) = mpsc::channel();
         let moment = loop {
             let begun = under_all_gates(server, || {
+                // Whoever is told that nothing is logged any more has a gate meanwhile.
+                if self.is_cancelled(number) {
+                    return None;
+                }
                 let worker = server.own_worker();
                 let mut txn = Txn::begin(&server.engine, &worker, Plan::Exclusive, unix_ms());
                 let moment = Moment::now(server, &mut txn);
@@ -380,6 +386,7 @@ impl Aof {
                 if moment.is_some() {
                     // What is logged from here on comes behind the moment.
                     server.engine.set_logging(true);
+                    self.journal.set_closed(false);
                     let directory = directory.take();
                     self.journal.order(Order::Begin { directory, answer: answer.clone() });
                 }

@@ -58,6 +58,8 @@ struct Queue<T> {
     /// The number of the last block, and of the last one that the keeper has taken.
     last: u64,
     taken: u64,
+    /// Blocks are numbered, and nothing else becomes of them.
+    is_closed: bool,
     /// The keeper waits, and for nothing in particular.
     is_idle: bool,
     /// Somebody waits for a sync.
@@ -124,6 +126,7 @@ impl<T> Journal<T> {
             db: None,
             last: 0,
             taken: 0,
+            is_closed: false,
             is_idle: false,
             wants_sync: false,
             awaited: 0,
@@ -158,6 +161,10 @@ impl<T> Journal<T> {
 
     fn queue(&self, commands: &[u8], said: Said) -> u64 {
         let mut queue = self.queue.0.lock();
+        if queue.is_closed {
+            queue.last += 1;
+            return queue.last;
+        }
         if let Some((first, last)) = said.dbs {
             if queue.db != Some(first) {
                 propagate::select(first, queue.bytes.tail());
@@ -285,6 +292,11 @@ impl<T> Journal<T> {
         queue.db = None;
         queue.is_idle = false;
         self.wake.notify_one();
+    }
+
+    /// Whether blocks are passed over from here on. The keeper writes those that came before.
+    pub fn set_closed(&self, is_closed: bool) {
+        self.queue.0.lock().is_closed = is_closed;
     }
 
     /// Has the keeper look at the configuration.
