@@ -499,6 +499,8 @@ fn a_log_that_is_written_fast_is_whole() {
         }
     });
     let mut client = server.connect().expect("it answers");
+    // It waits for what its own connection has written, and so for all before that.
+    assert_eq!(ask(&mut client, "SET last 1"), "+OK");
     let before = ask(&mut client, "DEBUG DIGEST");
     assert_eq!(ask(&mut client, "WAITAOF 1 0 0"), "[:1 :0]");
     let file = place.0.join("appendonlydir/appendonly.aof.1.incr.aof");
