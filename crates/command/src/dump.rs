@@ -9,8 +9,11 @@ use persist::rdb::{self, RestoreError, Version};
 use crate::call::{Call, Handler, integer, is};
 use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
-use crate::row::flag::{DENYOOM, READONLY, WRITE};
+use crate::row::flag::{ASKING, DENYOOM, READONLY, WRITE};
 use crate::row::{Command, Group, category};
+
+const RESTORE: &str = "key ttl:integer serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] \
+                       [FREQ frequency:integer]";
 
 pub const TABLE: &[Command<Handler>] = &[
     Command::new(Group::Generic, "dump", 2, dump)
@@ -29,10 +32,16 @@ pub const TABLE: &[Command<Handler>] = &[
         .complexity("O(N) with N the size of the value, O(N*log(N)) for sorted sets")
         .history(&[("3.0.0", "Takes REPLACE."), ("5.0.0", "Takes ABSTTL, IDLETIME and FREQ.")])
         .summary("Makes a key from what DUMP has answered.")
-        .syntax(
-            "key ttl:integer serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] \
-             [FREQ frequency:integer]",
-        ),
+        .syntax(RESTORE),
+    Command::new(Group::Server, "restore-asking", -4, restore)
+        .flags(WRITE | DENYOOM | ASKING)
+        .categories(category::KEYSPACE | category::DANGEROUS)
+        .keys(&[KeySpec::first(k::OW | k::UPDATE)])
+        .since("3.0.0")
+        .complexity("O(N) with N the size of the value, O(N*log(N)) for sorted sets")
+        .history(&[("3.0.0", "Takes REPLACE."), ("5.0.0", "Takes ABSTTL, IDLETIME and FREQ.")])
+        .summary("RESTORE, as nodes of a cluster send it to each other.")
+        .syntax(RESTORE),
 ];
 
 /// The payload says version 10, which holds every value and which Redis 7.0 takes as well as all
