@@ -94,14 +94,16 @@ impl<'a> Reply<'a> {
     }
 
     /// An error with its code in front (`ERR …`). Line breaks inside become spaces, since they
-    /// would end the reply early.
+    /// would end the reply early; those at the end are left out.
     pub fn error(&mut self, text: &str) {
         self.error_bytes(text.as_bytes());
     }
 
     /// An error whose text repeats bytes the client sent, which need not be UTF-8.
     pub fn error_bytes(&mut self, text: &[u8]) {
-        self.line(b'-', text);
+        let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        let len = text.iter().rposition(|byte| !is_break(byte)).map_or(0, |last| last + 1);
+        self.line(b'-', &text[..len]);
     }
 
     #[inline]
@@ -420,6 +422,7 @@ mod tests {
         same(|r| r.ok(), "+OK\r\n");
         same(|r| r.status("QUEUED"), "+QUEUED\r\n");
         same(|r| r.error("ERR a\r\nb"), "-ERR a  b\r\n");
+        same(|r| r.error("ERR a\r\n\n"), "-ERR a\r\n");
         same(|r| r.bulk(b"a\r\nb"), "$4\r\na\r\nb\r\n");
         same(|r| r.bulk(b""), "$0\r\n\r\n");
         same(|r| r.bulk_integer(-12), "$3\r\n-12\r\n");
