@@ -11,6 +11,9 @@ use fastrand::Rng;
 pub const DBS: u32 = 3;
 /// Keys of each kind.
 const KEYS: u8 = 3;
+/// Libraries of functions, and functions in all of them.
+const LIBRARIES: u8 = 3;
+const FUNCTIONS: u8 = 4;
 const KINDS: [&str; 8] = ["string", "list", "set", "zset", "hash", "stream", "hll", "json"];
 
 /// What kind of value an argument takes, in the words of COMMAND DOCS.
@@ -424,6 +427,10 @@ impl Line<'_, '_> {
             }
             // Whether an entry has been idle for long enough is clear.
             "min-idle-time" | "ms" => self.pick(&["0", "0", "0", "100000000", "-1"]),
+            "function-code" => self.library(),
+            "library-name" => format!("lib{}", self.rng().u8(..LIBRARIES)).into_bytes(),
+            "library-name-pattern" => self.pick(&["lib*", "lib0", "*1", "x", "[", "LIB?"]),
+            "function" => format!("f{}", self.rng().u8(..FUNCTIONS)).into_bytes(),
             "count" if own_name == "spop" => self.pick(&["0", "1000000", "1000000", "-1", "x"]),
             "cursor" => self.pick(&["0", "0", "0", "0", "x"]),
             "count" if own_name.ends_with("scan") => self.pick(&["100000", "1000000"]),
@@ -466,6 +473,62 @@ impl Line<'_, '_> {
             }
             _ => return None,
         })
+    }
+
+    /// A library of functions, or what is none. A function changes one thing at most, and last: one
+    /// that fails may have been undone, or not.
+    fn library(&mut self) -> Vec<u8> {
+        if self.rng().u8(..5) == 0 {
+            return self.pick(&[
+                "",
+                "redis.register_function('f0', function() end)",
+                "#!lua\nredis.register_function('f0', function() end)",
+                "#!lua name=\nreturn",
+                "#!lua name=lib0",
+                "#!lua name=lib0\nreturn 1",
+                "#!lua name=lib-0\nredis.register_function('f0', function() end)",
+                "#!lua name=lib0 name=lib1\nredis.register_function('f0', function() end)",
+                "#!lua name=lib0 engine=x\nredis.register_function('f0', function() end)",
+                "#!js name=lib0\nredis.register_function('f0', function() end)",
+                "#!lua name=lib0\nredis.register_function('f 0', function() end)",
+                "#!lua name=lib0\nredis.register_function('f0', 'f1')",
+                "#!lua name=lib0\nredis.register_function{function_name='f0'}",
+                "#!lua name=lib0\nredis.register_function{function_name='f0', \
+                 callback=function() end, flags={'x'}}",
+                "#!lua name=lib0\nredis.register_function('f0', function() end)\n\
+                 redis.register_function('f0', function() end)",
+                "#!lua name=lib0\nredis.call('GET', 'string:0')",
+            ]);
+        }
+        let mut code = format!("#!lua name=lib{}\n", self.rng().u8(..LIBRARIES));
+        for _ in 0..self.rng().u8(1..4) {
+            let body = self.pick(&[
+                "return {#keys, keys, args}",
+                "return args[1]",
+                "return redis.status_reply('fine')",
+                "return redis.error_reply('MINE it failed')",
+                "return {err='MINE it failed'}",
+                "return redis.pcall('SET', keys[1], args[1])",
+                "return redis.pcall('RPUSH', keys[1], unpack(args))",
+                "return redis.pcall('HSET', keys[1], unpack(args))",
+                "return redis.pcall('GET', keys[1])",
+                "return redis.pcall('FCALL', 'f0', 0)",
+                "redis.setresp(3) return redis.pcall('ZSCORE', keys[1], args[1])",
+                "return redis.pcall('DEL', unpack(keys))",
+                "return {1.9, true, false, {ok='x'}, 'y', nil, 3}",
+                "return {double=1.5}",
+                "return",
+            ]);
+            let body = String::from_utf8_lossy(&body).into_owned();
+            let name = self.rng().u8(..FUNCTIONS);
+            let flags = ["", "'no-writes'", "'allow-stale', 'no-writes'", "'allow-oom'"];
+            let flags = flags[self.rng().usize(..flags.len())];
+            code += &format!(
+                "redis.register_function{{function_name='f{name}', flags={{{flags}}}, \
+                 callback=function(keys, args) {body} end}}\n"
+            );
+        }
+        code.into_bytes()
     }
 
     fn apart_seconds(&mut self) -> i64 {

@@ -28,7 +28,7 @@ const SESSION_STEPS: usize = 600;
 /// Some time of our days: the servers have real clocks, and a seed draws the same at any time.
 const NOW_MS: i64 = 1_800_000_000_000;
 /// These leave little to do for the commands behind them.
-const SWEEPING: &[&str] = &["flushall", "flushdb", "swapdb"];
+const SWEEPING: &[&str] = &["flushall", "flushdb", "swapdb", "function|flush"];
 
 /// What a run is asked for.
 pub struct Wish {
@@ -162,9 +162,11 @@ impl Fuzzer {
     }
 
     fn step(&self, rng: &mut Rng, setup: Setup) -> Step {
-        let wrap = match rng.u8(..10) {
+        let wrap = match rng.u8(..11) {
             0 => Wrap::Multi,
             1 => Wrap::Eval,
+            3 if rng.bool() => Wrap::Fcall,
+            3 => Wrap::FcallRo,
             // To other clients its maps could not be told from lists.
             2 if setup.resp3 => Wrap::Eval3,
             2 => Wrap::Eval,
@@ -191,7 +193,7 @@ impl Fuzzer {
         if SWEEPING.contains(&known.name.as_str()) && rng.u8(..20) > 0 {
             return None;
         }
-        if known.no_script && matches!(wrap, Wrap::Eval | Wrap::Eval3) {
+        if known.no_script && wrap.is_script() {
             return None;
         }
         let mut payload = |rng: &mut Rng| match self.payloads.len() {
@@ -228,7 +230,7 @@ impl Fuzzer {
         let waits = |arg: &Vec<u8>| arg.eq_ignore_ascii_case(b"BLOCK");
         let blocks = known.blocks && (!known.name.starts_with("xread") || args.iter().any(waits));
         // Redis has an error of its own for XREAD there, and the key would not be read.
-        if blocks && known.name.starts_with("xread") && matches!(wrap, Wrap::Eval | Wrap::Eval3) {
+        if blocks && known.name.starts_with("xread") && wrap.is_script() {
             return None;
         }
         Some(Command { name: known.name.clone(), args, blocks })
@@ -261,6 +263,9 @@ impl Fuzzer {
                 {
                     self.payloads.push(payload);
                 }
+            }
+            if let Value::Bulk(payload) = call(&words("FUNCTION DUMP"))? {
+                self.payloads.push(payload);
             }
             call(&words("FLUSHALL"))?;
         }

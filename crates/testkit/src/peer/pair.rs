@@ -35,6 +35,19 @@ return replies";
 /// What stands in front of it for replies of RESP3 in the script, too.
 const SETRESP: &str = "redis.setresp(3)\n";
 
+/// The library whose functions do the same. Its name is not drawn, so it is there unless all
+/// libraries are flushed.
+fn library() -> String {
+    format!(
+        "#!lua name=session
+local function run(KEYS, ARGV)
+{SCRIPT}
+end
+redis.register_function('run', run)
+redis.register_function{{function_name='run_ro', callback=run, flags={{'no-writes'}}}}"
+    )
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     /// `object|freq` for a subcommand.
@@ -51,6 +64,16 @@ pub enum Wrap {
     Eval,
     /// A script that asks for replies of RESP3.
     Eval3,
+    /// A function.
+    Fcall,
+    /// A function that may not write.
+    FcallRo,
+}
+
+impl Wrap {
+    pub fn is_script(self) -> bool {
+        !matches!(self, Wrap::Plain | Wrap::Multi)
+    }
 }
 
 /// Commands that are sent together.
@@ -156,7 +179,7 @@ impl Step {
                 encode(&["EXEC"], out);
                 self.commands.len() + 2
             }
-            Wrap::Eval | Wrap::Eval3 => {
+            _ => {
                 encode(&self.script(), out);
                 1
             }
@@ -164,9 +187,14 @@ impl Step {
     }
 
     fn script(&self) -> Vec<Vec<u8>> {
-        let setresp = if self.wrap == Wrap::Eval { "" } else { SETRESP };
-        let script = [setresp, SCRIPT].concat().into_bytes();
-        let mut args = vec![b"EVAL".to_vec(), script, b"0".to_vec()];
+        let setresp = if self.wrap == Wrap::Eval3 { SETRESP } else { "" };
+        let script = [setresp, SCRIPT].concat();
+        let call = match self.wrap {
+            Wrap::Fcall => ["FCALL", "run"],
+            Wrap::FcallRo => ["FCALL_RO", "run_ro"],
+            _ => ["EVAL", &script],
+        };
+        let mut args = [&call[..], &["0"]].concat().into_iter().map(Into::into).collect::<Vec<_>>();
         for command in &self.commands {
             args.push(command.args.len().to_string().into_bytes());
             args.extend(command.args.iter().cloned());
@@ -208,6 +236,7 @@ impl Step {
                     .or_else(|| whole("EXEC", &ours[last], &theirs[last]))
             }
             Wrap::Eval => whole("EVAL", &ours[0], &theirs[0]),
+            Wrap::Fcall | Wrap::FcallRo => whole("FCALL", &ours[0], &theirs[0]),
             Wrap::Eval3 => {
                 let [mut ours, mut theirs] = [ours[0].clone(), theirs[0].clone()];
                 sort_tables(&mut ours);
@@ -226,7 +255,7 @@ impl Step {
                 let first = std::iter::once("> MULTI".to_owned());
                 first.chain(commands).chain(std::iter::once("> EXEC".to_owned())).collect()
             }
-            Wrap::Eval | Wrap::Eval3 => vec![format!("> {}", talk(&self.script()))],
+            _ => vec![format!("> {}", talk(&self.script()))],
         }
     }
 }
@@ -312,6 +341,8 @@ impl Pair {
                 side.call(&["CONFIG", "SET", directive, value])?;
             }
             side.call(&["FLUSHALL", "SYNC"])?;
+            side.call(&["FUNCTION", "FLUSH", "SYNC"])?;
+            side.call(&["FUNCTION", "LOAD", &library()])?;
             if setup.resp3 {
                 side.call(&["HELLO", "3"])?;
             }
@@ -376,7 +407,8 @@ impl Pair {
         }))
     }
 
-    /// All keys, what they are, how they are encoded and when they expire; then the digests.
+    /// All libraries and keys, what these are, how they are encoded and when they expire; then the
+    /// digests.
     fn compare_keyspaces(&mut self, rules: &Rules) -> Result<Option<Difference>, Difference> {
         let differ = |db: u32, args: &[&[u8]], name: &str, ours: &Value, theirs: &Value| {
             let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.to_vec()).collect();
@@ -391,6 +423,11 @@ impl Pair {
         let digests = self.ask_all(&whole)?;
         let same = digests[0] == digests[1];
         let mut is_explained = same;
+        let libraries: [&[u8]; 3] = [b"FUNCTION", b"LIST", b"WITHCODE"];
+        let [ours, theirs] = self.ask_all(&[libraries.to_vec()])?;
+        if let Some(found) = differ(0, &libraries, "function|list", &ours[0], &theirs[0]) {
+            return Ok(Some(found));
+        }
         for db in 0..DBS {
             let db_text = db.to_string();
             let all: [Vec<&[u8]>; 2] = [vec![b"SELECT", db_text.as_bytes()], vec![b"KEYS", b"*"]];

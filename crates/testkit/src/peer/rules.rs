@@ -24,6 +24,8 @@ enum Rule {
     Length,
     /// Elements in any order.
     Unordered,
+    /// Elements in any order, and theirs, too.
+    UnorderedDeep,
     /// Pairs in any order.
     UnorderedPairs,
     /// Texts that are numbers are compared as such.
@@ -178,6 +180,7 @@ fn normalize(rule: &Rule, value: &mut Value) {
             }
             _ => {}
         },
+        Rule::UnorderedDeep => sort_all(value),
         Rule::UnorderedPairs => match value {
             Value::Map(pairs) => pairs.sort_by_cached_key(|(key, _)| key.to_talk()),
             Value::Array(items) => {
@@ -205,6 +208,20 @@ fn normalize(rule: &Rule, value: &mut Value) {
                     }
                 }
             }
+        }
+        _ => {}
+    }
+}
+
+fn sort_all(value: &mut Value) {
+    match value {
+        Value::Array(items) | Value::Set(items) => {
+            items.iter_mut().for_each(sort_all);
+            items.sort_by_cached_key(Value::to_talk);
+        }
+        Value::Map(pairs) => {
+            pairs.iter_mut().for_each(|(_, value)| sort_all(value));
+            pairs.sort_by_cached_key(|(key, _)| key.to_talk());
         }
         _ => {}
     }
@@ -322,6 +339,7 @@ fn parse_line(text: &str) -> Result<Line, String> {
         "kind" => Rule::Kind,
         "length" => Rule::Length,
         "unordered" => Rule::Unordered,
+        "unordered-deep" => Rule::UnorderedDeep,
         "unordered-pairs" => Rule::UnorderedPairs,
         "numbers" => Rule::Numbers,
         "long-numbers" => Rule::LongNumbers,
