@@ -53,7 +53,13 @@ impl WorkerLoop {
         self.seen_durable.set(durable);
         for token in std::mem::take(&mut *self.held_back.borrow_mut()) {
             let mut connections = self.connections.borrow_mut();
-            let Some(Some(connection)) = connections.get_mut(token) else { continue };
+            let Some(Some(connection)) = connections.get_mut(token) else {
+                drop(connections);
+                if self.is_running(token) {
+                    self.held_back.borrow_mut().push(token);
+                }
+                continue;
+            };
             connection.is_listed = false;
             if journal.is_denied() && connection.held_back_for() > durable {
                 connection.is_dead = true;
@@ -101,7 +107,13 @@ impl WorkerLoop {
         let mut dirty = std::mem::take(&mut *self.dirty.borrow_mut());
         let mut holds_back = false;
         for token in dirty.drain(..) {
-            let Some(mut connection) = self.take(token) else { continue };
+            let Some(mut connection) = self.take(token) else {
+                // Its script has others served: the next flush is for it.
+                if self.is_running(token) {
+                    self.dirty.borrow_mut().push(token);
+                }
+                continue;
+            };
             connection.is_dirty = false;
             self.flush(&mut connection);
             self.go_on_if_drained(token, &connection);
@@ -124,9 +136,8 @@ impl WorkerLoop {
             }
         }
         let mut list = self.dirty.borrow_mut();
-        if list.is_empty() {
-            *list = dirty;
-        }
+        dirty.append(&mut list);
+        *list = dirty;
         if holds_back {
             self.server.durability.aof.journal.wait(self.id);
         }
