@@ -123,8 +123,10 @@ pub fn lives_and_ends(arena: &Arena) -> Verdict {
         let mut blocked = connect(&server)?;
         blocked.send(&["BLPOP", "never", "0"]).map_err(|error| error.to_string())?;
 
+        // It is said just after the first client may be served.
+        let ready = || server.log().contains("Ready to accept connections").then_some(());
+        poll(Duration::from_secs(10), ready).ok_or_else(|| format!("log: {}", server.log()))?;
         let log = server.log();
-        expect(log.contains("Ready to accept connections"), || format!("the log: {log}"))?;
         let pid = server.pid().to_string();
         expect(log.contains(&pid), || format!("no pid {pid} in the log: {log}"))?;
         let sent = Command::new("kill").args(["-s", signal, &pid]).status();
