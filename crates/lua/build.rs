@@ -206,6 +206,42 @@ const EDITS: &[Edit] = &[
         find: "    return GCSWEEPCOST;\n    }\n  case GCSsweep: {",
         replace: "    return 16*GCSWEEPCOST;\n    }\n  case GCSsweep: {",
     },
+    // Most numbers that scripts read from strings are a few digits.
+    Edit {
+        file: "lj_strscan.c",
+        find: "int LJ_FASTCALL lj_strscan_num(GCstr *str, TValue *o)\n{\n",
+        replace: "static LJ_NOINLINE int luar_strscan_any(GCstr *str, TValue *o);\n\
+                  int LJ_FASTCALL lj_strscan_num(GCstr *str, TValue *o)\n{\n  \
+                  const uint8_t *p = (const uint8_t *)strdata(str), *end = p + str->len;\n  \
+                  int64_t value = 0;\n  uint32_t digit;\n  \
+                  if (str->len - 1u >= 15) return luar_strscan_any(str, o);\n  \
+                  while (p < end && (digit = (uint32_t)*p - '0') < 10)\n    \
+                  p++, value = value * 10 + digit;\n  \
+                  if (p < end) return luar_strscan_any(str, o);\n  \
+                  o->n = (double)value;\n  return 1;\n}\n\
+                  static LJ_NOINLINE int luar_strscan_any(GCstr *str, TValue *o)\n{\n",
+    },
+    // Scripts are kept as bytecode, where table constructors lose the empty places at their end.
+    // What is computed for the last place of `{1, x}` would have none in the array then; it is
+    // `false` until it is computed.
+    Edit {
+        file: "lj_parse.c",
+        find: "  uint32_t narr = 1;  /* First array index. */\n",
+        replace: "  uint32_t narr = 1;  /* First array index. */\n  uint32_t luar_last = 0;\n",
+    },
+    Edit {
+        file: "lj_parse.c",
+        find: "      if (val.k != VCALL) {\n\texpr_toanyreg(fs, &val);\n\tvcall = 0;",
+        replace: "      if (val.k != VCALL) {\n\texpr_toanyreg(fs, &val);\n\t\
+                  if (vcall) luar_last = narr-1;\n\tvcall = 0;",
+    },
+    Edit {
+        file: "lj_parse.c",
+        find: "      lj_tab_reasize(fs->L, t, narr-1);\n",
+        replace: "      lj_tab_reasize(fs->L, t, narr-1);\n    \
+                  if (luar_last && tvisnil(arrayslot(t, luar_last)))\n      \
+                  setboolV(arrayslot(t, luar_last), 0);\n",
+    },
     // Plain search in linear time: it runs inside compiled code, where nothing can interrupt it.
     Edit {
         file: "lj_str.c",
