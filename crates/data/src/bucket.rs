@@ -190,7 +190,7 @@ pub(crate) fn taken_slots(presence: u8) -> u8 {
 
 /// Asks the processor to load an address; a hint.
 #[inline]
-pub fn prefetch(address: *const u8) {
+pub fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch is a hint and never faults, whatever the address.
     unsafe {

@@ -80,7 +80,7 @@ impl Intset {
     /// Asks the processor for the beginning, ahead of its use. False: there is no further part.
     #[inline]
     pub(crate) fn prefetch(&self) -> bool {
-        crate::bucket::prefetch(self.0.as_ptr().cast());
+        crate::bucket::prefetch(self.0.as_ptr());
         false
     }
 

@@ -109,7 +109,7 @@ impl List {
             Form::Packed(entries) => {
                 entries.prefetch();
             }
-            Form::Blocks(blocks) => crate::bucket::prefetch((&raw const **blocks).cast()),
+            Form::Blocks(blocks) => crate::bucket::prefetch(&raw const **blocks),
         }
     }
 

@@ -135,7 +135,7 @@ impl<T> Table<T> {
     pub fn prefetch(&self, hash: u64) {
         for space in [&self.main, &self.old] {
             if let Some(bucket) = space.bucket(hash) {
-                prefetch(bucket.cast());
+                prefetch(bucket);
             }
         }
     }
@@ -155,7 +155,7 @@ impl<T> Table<T> {
             }
             // SAFETY: as above.
             if let Some(next) = unsafe { Bucket::next(bucket) } {
-                prefetch(next.cast());
+                prefetch(next);
                 goes_on = true;
             }
         }

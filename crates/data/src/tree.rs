@@ -15,6 +15,8 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use crate::ahead::Part;
+use crate::bucket::prefetch;
 use crate::scored::MemberRef;
 use crate::size_class::class_size;
 
@@ -50,12 +52,15 @@ impl Entry {
     }
 }
 
+// The lines of memory that one end of a node takes part in are few in this order.
+#[repr(C)]
 struct Leaf {
     len: usize,
     scores: [f64; LEAF],
     members: [MemberRef; LEAF],
 }
 
+#[repr(C)]
 struct Inner {
     len: usize,
     firsts: [Entry; FAN],
@@ -89,6 +94,14 @@ impl Leaf {
     #[inline]
     fn partition(&self, before: &impl Fn(&Entry) -> bool) -> usize {
         partition(self.len, |at| before(&self.entry(at)))
+    }
+
+    /// Asks the processor for what an entry added behind `len` of them touches.
+    fn prefetch_end(&self, len: usize) {
+        let last = len.min(LEAF) - 1;
+        prefetch(&raw const *self);
+        prefetch(&raw const self.scores[last]);
+        prefetch(&raw const self.members[last]);
     }
 
     fn insert(&mut self, at: usize, entry: Entry) {
@@ -407,9 +420,13 @@ impl Inner {
 }
 
 /// The number of leading indexes below `len` for which `before` holds, which must hold for a prefix.
+/// The last one is asked first: what is ordered by time grows at its end.
 #[inline]
 fn partition(len: usize, before: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, len);
+    if len == 0 || before(len - 1) {
+        return len;
+    }
+    let (mut low, mut high) = (0, len - 1);
     while low < high {
         let middle = (low + high) / 2;
         if before(middle) {
@@ -451,6 +468,36 @@ impl Tree {
             top.insert(1, split);
             self.root = Some(Node::Inner(top));
         }
+    }
+
+    /// Asks the processor for the next part of the way to the highest entry, where most are added;
+    /// false when there is no further part.
+    pub fn prefetch(&self, part: Part) -> bool {
+        match (&self.root, part) {
+            (Some(Node::Leaf(leaf)), Part::Bucket) => prefetch(&raw const **leaf),
+            (Some(Node::Inner(inner)), Part::Bucket) => prefetch(&raw const **inner),
+            (Some(Node::Leaf(leaf)), Part::Values) => leaf.prefetch_end(leaf.len),
+            (Some(Node::Inner(inner)), Part::Values) => {
+                let last = inner.len - 1;
+                prefetch(&raw const inner.firsts[last]);
+                prefetch(&raw const inner.counts[last]);
+                prefetch(&raw const inner.children[last]);
+            }
+            (Some(Node::Inner(inner)), Part::ChainedValues) => {
+                let last = inner.len - 1;
+                match inner.child(last) {
+                    Node::Leaf(leaf) => leaf.prefetch_end(inner.counts[last]),
+                    Node::Inner(inner) => prefetch(&raw const **inner),
+                }
+            }
+            _ => {}
+        }
+        matches!(self.root, Some(Node::Inner(_))) && part != Part::ChainedValues
+    }
+
+    /// The lowest entry. O(1).
+    pub fn first(&self) -> Option<Entry> {
+        self.root.as_ref().map(Node::first)
     }
 
     /// The number of leading entries for which `before` holds; it must hold for a prefix of the

@@ -226,7 +226,11 @@ impl Zset {
     pub fn prefetch(&self, part: Part, hash: u64) -> bool {
         match (&self.0, part) {
             (Form::Packed(entries), _) => entries.prefetch(),
-            (Form::Ranked(ranked), part) => part.of_table(ranked, |ranked| &ranked.members, hash),
+            (Form::Ranked(ranked), part) => {
+                // The body must have arrived before the tree can be asked for.
+                let tree_goes_on = part != Part::Body && ranked.order.prefetch(part);
+                part.of_table(ranked, |ranked| &ranked.members, hash) || tree_goes_on
+            }
         }
     }
 
@@ -290,10 +294,18 @@ impl Zset {
                 packed_partition(entries, |_, score| range.is_below(score)).1,
                 packed_partition(entries, |_, score| range.is_within_max(score)).1,
             ),
-            Form::Ranked(ranked) => (
-                ranked.order.rank_where(|entry| range.is_below(entry.score)),
-                ranked.order.rank_where(|entry| range.is_within_max(entry.score)),
-            ),
+            Form::Ranked(ranked) => {
+                // Windows that slide ask for what is too old, which mostly is nothing.
+                let order = &ranked.order;
+                let lowest = order.first().map_or(f64::INFINITY, |entry| entry.score);
+                match (range.is_below(lowest), range.is_within_max(lowest)) {
+                    (_, false) => (0, 0),
+                    (below, true) => (
+                        if below { order.rank_where(|e| range.is_below(e.score)) } else { 0 },
+                        order.rank_where(|e| range.is_within_max(e.score)),
+                    ),
+                }
+            }
         };
         start..end.max(start)
     }
@@ -428,7 +440,7 @@ impl Zset {
         let mut ranked = Box::new(Ranked::default());
         ranked.members.reserve(self.len() + additional);
         for (member, score) in self.iter() {
-            ranked.add_new(member, score);
+            ranked.add_new(hash_bytes(member), member, score);
         }
         ranked
     }
@@ -439,11 +451,11 @@ impl Ranked {
         self.members.find(hash_bytes(member), |stored| stored.member() == member)
     }
 
-    fn add_new(&mut self, member: &[u8], score: f64) {
+    fn add_new(&mut self, hash: u64, member: &[u8], score: f64) {
         let stored = Scored::new(member, score);
         let pointer = stored.as_ref();
         self.member_bytes += stored.memory_bytes();
-        self.members.insert_unique(hash_bytes(member), stored, hash_of);
+        self.members.insert_unique(hash, stored, hash_of);
         // SAFETY: the table owns the member from here until `remove` or `remove_at`, which take it
         // out of the tree first. Dropping a `Ranked` drops the tree without reading members.
         unsafe { self.order.insert(score, pointer) };
@@ -452,7 +464,7 @@ impl Ranked {
     fn insert(&mut self, member: &[u8], score: f64) -> Option<f64> {
         let hash = hash_bytes(member);
         let Some(stored) = self.members.find_mut(hash, |stored| stored.member() == member) else {
-            self.add_new(member, score);
+            self.add_new(hash, member, score);
             return None;
         };
         let old = stored.score();

@@ -86,10 +86,7 @@ impl Engine {
                 shard,
                 owns_lock: false,
                 hash,
-                member_hash: match target.inside {
-                    Inside::Member(member) => hash_bytes(member),
-                    _ => 0,
-                },
+                member_hash: 0,
                 inside: target.inside,
                 db: None,
                 collection: None,
@@ -139,6 +136,9 @@ fn prefetch_inside(looks: &mut [Look<'_, '_>]) {
     for look in looks.iter_mut().filter(|look| look.inside != Inside::Nothing) {
         let Some(db) = look.db else { continue };
         look.collection = db.keys.likely(look.hash).and_then(Entry::collection);
+        if let (Some(_), Inside::Member(member)) = (look.collection, look.inside) {
+            look.member_hash = hash_bytes(member);
+        }
         any |= look.ask(Part::Body);
     }
     for part in [Part::Bucket, Part::Values, Part::ChainedValues] {

@@ -358,13 +358,32 @@ fn write_header(bytes: &mut [u8; HEADER_MAX], kind: u8, value: i64) -> usize {
     end + 2
 }
 
+/// Digits of a number in base ten. O(1): from its bits, and one look at the power of ten nearby.
+#[inline]
+fn digits(value: u64) -> usize {
+    const POWERS: [u64; 20] = {
+        let mut powers = [0; 20];
+        let mut at = 1;
+        let mut power = 1;
+        while at < 20 {
+            power *= 10;
+            powers[at] = power;
+            at += 1;
+        }
+        powers
+    };
+    // 1233 / 4096 is log10(2), close enough for 64 bits.
+    let least = (((64 - (value | 1).leading_zeros()) * 1233) >> 12) as usize;
+    least + usize::from(value >= POWERS[least])
+}
+
 /// Writes the decimal digits of an integer to the front of `bytes`, which has room for 20; returns
 /// their number.
 pub fn write_integer(bytes: &mut [u8], value: i64) -> usize {
     bytes[0] = b'-';
     let mut rest = value.unsigned_abs();
     let first = usize::from(value < 0);
-    let end = first + rest.checked_ilog10().unwrap_or(0) as usize + 1;
+    let end = first + digits(rest);
     let mut place = end;
     while rest >= 100 {
         let pair = (rest % 100) as usize * 2;

@@ -10,6 +10,9 @@ use smallvec::SmallVec;
 /// of all for a request that arrives in pieces.
 const ARGS_MAX: usize = 64;
 
+/// A script's last argument is taken for a member up to this length in bytes.
+const GUESSED_MEMBER_MAX: usize = 64;
+
 pub type Targets<'a> = SmallVec<[Target<'a>; PREFETCH_KEYS_MAX]>;
 
 /// Where the keys of a command are.
@@ -21,6 +24,9 @@ enum Shape {
     Collection,
     /// The first argument, and a member of it here.
     Member(usize),
+    /// The first key of a script. The last argument is a member of it more often than any other is:
+    /// limiters and queues add what they were handed.
+    Script,
     /// From the first argument on, every so many.
     Every(usize),
 }
@@ -34,7 +40,7 @@ fn shape(name: &[u8]) -> Shape {
     match &lower[..len] {
         b"mget" | b"del" | b"exists" | b"unlink" | b"touch" => Shape::Every(1),
         b"mset" | b"msetnx" => Shape::Every(2),
-        [b'e', b'v', b'a', b'l', ..] => Shape::Key(3),
+        [b'e', b'v', b'a', b'l', ..] | [b'f', b'c', b'a', b'l', b'l', ..] => Shape::Script,
         b"hgetall" | b"hkeys" | b"hvals" | b"hlen" | b"zcard" | b"scard" => Shape::Collection,
         b"zadd" | b"zincrby" => Shape::Member(3),
         b"zscore" | b"zrem" | b"zmscore" | b"zrank" | b"zrevrank" => Shape::Member(2),
@@ -81,6 +87,12 @@ fn request<'a>(buffer: &'a [u8], at: usize, targets: &mut Targets<'a>) -> Option
                 if (index - 1).is_multiple_of(step) && targets.len() < PREFETCH_KEYS_MAX =>
             {
                 targets.push(key(Inside::Nothing));
+            }
+            (3, Shape::Script) => targets.push(key(Inside::Body)),
+            (4.., Shape::Script) if index + 1 == count && len <= GUESSED_MEMBER_MAX => {
+                if let Some(target) = targets.last_mut() {
+                    target.inside = Inside::Member(arg);
+                }
             }
             (1, Shape::Collection | Shape::Member(_)) => targets.push(key(Inside::Body)),
             (_, Shape::Member(place)) if index == place => {
@@ -145,7 +157,8 @@ mod tests {
         assert_eq!(seen(&["HSET h f v g w", "HGETALL h", "hdel h f"]), ["h:f", "h:", "h:f"]);
         assert_eq!(seen(&["SADD s m", "SETEX k 5 v", "SISMEMBER s n"]), ["s:m", "k", "s:n"]);
         assert_eq!(seen(&["ZADD z 1 m", "ZRANGE z 0 9", "ZSCORE z m"]), ["z:m", "z:", "z:m"]);
-        assert_eq!(seen(&["LPUSH l v", "RPOP l", "EVALSHA 00 1 k a"]), ["l:", "l:", "k"]);
+        assert_eq!(seen(&["LPUSH l v", "RPOP l", "EVALSHA 00 1 k"]), ["l:", "l:", "k:"]);
+        assert_eq!(seen(&["EVALSHA 00 1 k 1 m", "FCALL f 1 k m"]), ["k:m", "k:m"]);
         assert_eq!(seen(&["MSET a 1 b 2", "MGET c d", "DEL e f"]), ["a", "b", "c", "d", "e", "f"]);
         assert_eq!(seen(&["PING", "GET a", "EVAL x 0"]), ["a"]);
     }
