@@ -84,6 +84,7 @@ pub const ALL: &[Test] = &[
     Test { name: "SHUTDOWN NOSAVE gives up an endless script", run: scripts::given_up },
     Test { name: "a runaway script keeps only its own keys", run: parallel::runaway },
     Test { name: "scripts run from within a runaway", run: nested::beside_a_runaway },
+    Test { name: "a script's reply follows another", run: nested::answered_behind_another },
     Test { name: "a kill is heard among nested scripts", run: nested::killed_among_others },
     Test { name: "scripts end at any moment and leave nothing", run: undone::at_any_moment },
     Test { name: "undone scripts have logged nothing", run: undone::log_lines },

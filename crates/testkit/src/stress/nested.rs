@@ -155,6 +155,30 @@ pub fn beside_a_runaway(arena: &Arena) -> Verdict {
     Ok(format!("{nested} nested runs, {worst:.1?} at most"))
 }
 
+/// A reply waits to be sent when a long script of the same connection begins in the same turn of
+/// the worker, and others are served from within it: the script's own reply is sent as well.
+pub fn answered_behind_another(arena: &Arena) -> Verdict {
+    let server = arena.start(1, &[])?;
+    let (mut client, mut other) = (connect(&server)?, connect(&server)?);
+    let long = "local n = 0 for i = 1, 5e7 do n = n + i % 3 end return ARGV[1]";
+    let rounds = 3;
+    for round in 0..rounds {
+        let round = round.to_string();
+        client.send(&["BLPOP", "queue", "0"]).map_err(text)?;
+        client.send(&["EVAL", long, "0", &round]).map_err(text)?;
+        poll(Duration::from_secs(10), || {
+            (info::number(&mut other, "blocked_clients").ok()? == 1).then_some(())
+        })
+        .ok_or("BLPOP does not wait")?;
+        call(&mut other, &["RPUSH", "queue", &round])?;
+        for expected in [format!("[\"queue\" \"{round}\"]"), format!("\"{round}\"")] {
+            let reply = client.read(Duration::from_secs(30)).map_err(text)?.to_talk();
+            expect(reply == expected, || format!("{reply} instead of {expected}"))?;
+        }
+    }
+    Ok(format!("{rounds} long scripts were answered"))
+}
+
 /// Endless scripts are killed while others keep their worker busy with nested ones, and their keys
 /// are free soon.
 pub fn killed_among_others(arena: &Arena) -> Verdict {
