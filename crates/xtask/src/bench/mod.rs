@@ -22,12 +22,12 @@ use measure::Effort;
 use plot::Chart;
 use report::{MemoryRow, Row, Setting};
 use server::{Config, Server};
-use workloads::{Group, SCRIPTS};
+use workloads::{Group, SCRIPTS, Workload};
 
 const USAGE: &str = "usage: cargo xtask bench [options]
        cargo xtask bench persist [options]   (snapshots, files; see its --help)
   --only NAME     only workloads whose name begins with NAME, in any case; may be repeated;
-                  `commands`, `scripts`, `parallel` and `memory` name whole groups
+                  `commands`, `scripts`, `undo`, `parallel` and `memory` name whole groups
   --pipeline N    only this depth
   --quick         shorter and fewer rounds; a first impression
   --rounds N      rounds per workload (5; quick 3)
@@ -35,6 +35,10 @@ const USAGE: &str = "usage: cargo xtask bench [options]
   --redis PATH    the redis-server to compare with (redis-server)
   --luar PATH     the luar to measure (built with `cargo build --release` if not given)
   --write         write docs/benchmarks.md and the figures after a partial run, too";
+
+/// `script-atomicity` of the servers that are compared with each other: in the first nothing can be
+/// undone.
+const UNDO_MODES: [&str; 2] = ["isolation", "rollback"];
 
 struct Options {
     only: Vec<String>,
@@ -77,24 +81,8 @@ pub fn main(args: &[String]) -> Result<bool, String> {
     let names: Vec<String> = servers.iter().map(|server| server.name.clone()).collect();
     let mut rows = Vec::new();
     let mut failures = 0;
-    for workload in selected_workloads(&options, &servers)? {
-        let results = match measure::workload(&servers, &workload, effort) {
-            Ok(results) => results,
-            Err(error) => {
-                println!("FAILED {error}");
-                failures += 1;
-                continue;
-            }
-        };
-        let row = Row {
-            name: workload.name,
-            group: workload.group,
-            pipeline: workload.pipeline,
-            targets: workload.targets,
-            results,
-        };
-        println!("{}", report::line(&row, &names));
-        rows.push(row);
+    for workload in selected_workloads(&options, &servers, workloads::all)? {
+        failures += usize::from(!measure_row(&servers, workload, effort, &mut rows));
     }
     let partial = options.quick || !options.only.is_empty() || options.pipeline.is_some();
     let cross_check =
@@ -103,6 +91,16 @@ pub fn main(args: &[String]) -> Result<bool, String> {
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let measures_redis = server::is_redis(&luar)?;
+    if !measures_redis {
+        let modes = UNDO_MODES.map(|mode| {
+            let args = vec!["--script-atomicity".to_owned(), mode.to_owned()];
+            Config { name: mode.to_owned(), args, ..configs[1].clone() }
+        });
+        let servers = [Server::start(&modes[0])?, Server::start(&modes[1])?];
+        for workload in selected_workloads(&options, &servers, workloads::undo)? {
+            failures += usize::from(!measure_row(&servers, workload, effort, &mut rows));
+        }
+    }
     if cores > 1
         && !measures_redis
         && options.pipeline.is_none()
@@ -251,10 +249,34 @@ fn count_of(workers: usize) -> String {
     format!("{workers} worker{}", if workers == 1 { "" } else { "s" })
 }
 
+/// Measures a workload and says what came out; false if that failed.
+fn measure_row(
+    servers: &[Server],
+    workload: Workload,
+    effort: Effort,
+    rows: &mut Vec<Row>,
+) -> bool {
+    let results = match measure::workload(servers, &workload, effort) {
+        Ok(results) => results,
+        Err(error) => {
+            println!("FAILED {error}");
+            return false;
+        }
+    };
+    let Workload { name, group, pipeline, targets, .. } = workload;
+    let row = Row { name, group, pipeline, targets, results };
+    let names: Vec<String> = servers.iter().map(|server| server.name.clone()).collect();
+    println!("{}", report::line(&row, &names));
+    rows.push(row);
+    true
+}
+
+/// Those of a list that are wanted, once all servers know the scripts.
 fn selected_workloads(
     options: &Options,
     servers: &[Server],
-) -> Result<Vec<workloads::Workload>, String> {
+    list: impl FnOnce(&dyn Fn(&str) -> String) -> Vec<Workload>,
+) -> Result<Vec<Workload>, String> {
     let mut shas = Vec::new();
     for script in SCRIPTS {
         let mut sha = String::new();
@@ -269,10 +291,13 @@ fn selected_workloads(
         let found = shas.iter().find(|(script, _)| *script == name);
         found.map(|(_, sha)| sha.clone()).expect("workloads name scripts of the list")
     };
-    let mut all = workloads::commands();
-    all.extend(workloads::scripts(sha));
+    let mut all = list(&sha);
     all.retain(|workload| {
-        let group = if workload.group == Group::Command { "commands" } else { "scripts" };
+        let group = match workload.group {
+            Group::Command => "commands",
+            Group::Script => "scripts",
+            Group::Undo => "undo",
+        };
         options.wants(group, &workload.name)
             && options.pipeline.is_none_or(|pipeline| pipeline == workload.pipeline)
     });

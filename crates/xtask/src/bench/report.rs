@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use super::UNDO_MODES;
 use super::measure::{Summary, Weight};
 use super::workloads::{Group, Target};
 
@@ -205,7 +206,17 @@ pub fn page(setting: &Setting, rows: &[Row], memory: &[MemoryRow], notes: &str) 
         for figure in figures {
             let _ = writeln!(page, "![{title}](bench-{figure}.svg)\n");
         }
-        table(&mut page, setting, &rows);
+        table(&mut page, &setting.names, &rows);
+    }
+
+    let undo: Vec<&Row> = rows.iter().filter(|row| row.group == Group::Undo).collect();
+    if !undo.is_empty() {
+        let _ = writeln!(
+            page,
+            "\n## Undo\n\nLuar against itself: scripts of one small write where none can be undone \
+             (`script-atomicity isolation`), and where all can (`rollback`).\n"
+        );
+        table(&mut page, &UNDO_MODES.map(str::to_owned), &undo);
     }
 
     if !memory.is_empty() {
@@ -235,16 +246,16 @@ pub fn page(setting: &Setting, rows: &[Row], memory: &[MemoryRow], notes: &str) 
     page
 }
 
-fn table(page: &mut String, setting: &Setting, rows: &[&Row]) {
+fn table(page: &mut String, names: &[String], rows: &[&Row]) {
     let _ = write!(page, "| | P |");
-    for name in &setting.names {
+    for name in names {
         let _ = write!(page, " {name}: ops/s | CPU µs | p50/p99/p99.9 µs |");
     }
-    for name in &setting.names[1..] {
+    for name in &names[1..] {
         let _ = write!(page, " {name}: CPU | rate |");
     }
     let _ = write!(page, " client CPU µs |\n|---|--:|");
-    for _ in 0..setting.names.len() * 3 + (setting.names.len() - 1) * 2 + 1 {
+    for _ in 0..names.len() * 3 + (names.len() - 1) * 2 + 1 {
         page.push_str("--:|");
     }
     page.push('\n');

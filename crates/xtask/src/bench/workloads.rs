@@ -32,6 +32,8 @@ pub enum Target {
 pub enum Group {
     Command,
     Script,
+    /// Luar against itself: what it costs that a script can be undone.
+    Undo,
 }
 
 pub struct Workload {
@@ -122,6 +124,9 @@ pub const SCRIPTS: &[ScriptText] = &[
                table.sort(numbers)\n\
                return numbers[1]",
     },
+    ScriptText { name: "one-set", body: "return redis.call('SET', KEYS[1], ARGV[1])" },
+    ScriptText { name: "one-hset", body: "return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])" },
+    ScriptText { name: "one-zadd", body: "return redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])" },
 ];
 
 /// What the issue asks of plain commands.
@@ -138,7 +143,14 @@ fn template(args: &[&str]) -> Template {
 }
 
 /// `GET`, `SET` … at each pipeline depth.
-pub fn commands() -> Vec<Workload> {
+/// What is compared with Redis.
+pub fn all(sha: &dyn Fn(&str) -> String) -> Vec<Workload> {
+    let mut all = commands();
+    all.extend(scripts(sha));
+    all
+}
+
+fn commands() -> Vec<Workload> {
     let mut workloads = Vec::new();
     let key = format!("key:{{{KEYS}}}");
     for (size, value) in [(16, "v".repeat(16)), (256, "v".repeat(256))] {
@@ -283,7 +295,7 @@ fn add(
 }
 
 /// The scripts, called by the SHA1 that `sha` gives for a name in [`SCRIPTS`].
-pub fn scripts(sha: impl Fn(&str) -> String) -> Vec<Workload> {
+fn scripts(sha: impl Fn(&str) -> String) -> Vec<Workload> {
     let mut workloads = Vec::new();
     let mut push = |name: &str,
                     (connections, pipeline): (usize, usize),
@@ -388,6 +400,42 @@ fn append_to_documents(workloads: &mut Vec<Workload>, sha: &str) {
     }
 }
 
+/// Scripts of one small write each. The first server cannot undo them, the other can.
+pub fn undo(sha: &dyn Fn(&str) -> String) -> Vec<Workload> {
+    const BOARD: u64 = 1_000_000;
+    let value = "v".repeat(16);
+    let (key, board) = (format!("key:{{{KEYS}}}"), format!("member:{{{BOARD}}}"));
+    let (collection, field) = (format!("hash:{{{COLLECTIONS}}}"), format!("field:{{{MEMBERS}}}"));
+    let score = format!("{{{BOARD}}}");
+    let hash = template(&["HSET", &collection, &field, &value]);
+    let rows: [(_, _, &[&str], _); 3] = [
+        ("SET", "one-set", &[&key, &value], (template(&["SET", &key, &value]), KEYS)),
+        ("HSET", "one-hset", &[&collection, &field, &value], (hash, COLLECTIONS * MEMBERS)),
+        (
+            "ZADD to 1,000,000",
+            "one-zadd",
+            &["board", &score, &board],
+            (template(&["ZADD", "board", &score, &board]), BOARD),
+        ),
+    ];
+    let workload = |(name, script, call, preload): (&str, &str, &[&str], (Template, u64))| {
+        let sha = sha(script);
+        let args = [&["EVALSHA", &sha, "1"], call].concat();
+        Workload {
+            name: format!("EVALSHA, one {name}"),
+            group: Group::Undo,
+            templates: vec![template(&args)],
+            preload: vec![preload],
+            ours: None,
+            connections: 50,
+            pipeline: 16,
+            targets: vec![Target::CpuMax(1.1)],
+            answers: Answers::Equal,
+        }
+    };
+    rows.into_iter().map(workload).collect()
+}
+
 /// Connections and pipeline, with targets, of a script that takes some tens of µs. Alone on its way,
 /// half of its time goes into the socket's system calls, which are the same for both servers: what
 /// is asked of scripts is held against the pipelined load, and the other is shown beside it.
@@ -446,11 +494,12 @@ mod tests {
     /// array of bulk strings as readily as a reply.
     #[test]
     fn every_template_is_one_command() {
-        let mut all = commands();
-        all.extend(scripts(|name| {
+        let sha = |name: &str| {
             assert!(SCRIPTS.iter().any(|script| script.name == name), "{name}");
             "f".repeat(40)
-        }));
+        };
+        let mut all = all(&sha);
+        all.extend(undo(&sha));
         assert!(all.len() > 40);
         for workload in &all {
             let sends = [workload.sends(true), workload.sends(false)];
