@@ -513,6 +513,28 @@ fn a_log_that_is_written_fast_is_whole() {
     assert_eq!(ask(&mut client, "DEBUG DIGEST"), before);
 }
 
+/// What is answered while the log's thread is stuck would be lost with the process, however long ago
+/// that was: there is to be little of it.
+#[test]
+fn commands_wait_while_a_write_takes_long() {
+    const STUCK: Duration = Duration::from_secs(3);
+    let place = Place::new("stuck");
+    let server = place.luar(&["--appendfsync", "everysec"]);
+    let mut client = server.connect().expect("it answers");
+    let delay_us = STUCK.as_micros();
+    assert_eq!(ask(&mut client, &format!("DEBUG AOF-FLUSH-SLEEP {delay_us}")), "+OK");
+    let began = Instant::now();
+    let mut sent = began;
+    while sent.elapsed() < STUCK / 3 {
+        sent = Instant::now();
+        assert!(sent - began < PATIENCE, "no command has waited");
+        assert_eq!(ask(&mut client, "SET k v"), "+OK");
+    }
+    let answered = sent - began;
+    assert!(answered < STUCK / 2, "commands were answered for {answered:?}");
+    assert_eq!(ask(&mut client, "DEBUG AOF-FLUSH-SLEEP 0"), "+OK");
+}
+
 #[test]
 fn writes_that_take_long_are_latency_events() {
     let place = Place::new("latency");

@@ -24,8 +24,6 @@ use crate::config::{Config, ConfigView, reason};
 use crate::mailbox::Mail;
 use crate::server::{Server, unix_ms};
 
-/// A sync may take so long before commands that change something wait for it, as with Redis.
-pub const SYNC_MS_MAX: u64 = 2000;
 /// How soon a rewrite looks again whether another snapshot is over.
 const SNAPSHOT_PAUSE: Duration = Duration::from_millis(10);
 /// How long the end waits for what is to be written.

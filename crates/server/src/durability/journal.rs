@@ -24,6 +24,9 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 const BATCH_BYTES: usize = 1 << 20;
 /// How long blocks gather that nobody waits for.
 const GATHER: Duration = Duration::from_millis(5);
+/// What was answered may be in this process alone for so long before commands that change something
+/// wait: with the time between two looks, and that of an answer on its way, less than a second.
+pub const UNWRITTEN_MS_MAX: u64 = 500;
 /// A block is said here before it is queued, so that nobody waits for that.
 const KEPT_BYTES_MAX: usize = 64 << 10;
 
@@ -55,6 +58,8 @@ struct Queue<T> {
     bytes: Buffer,
     /// The database that a reader of the file is in behind these bytes, if that is known.
     db: Option<u32>,
+    /// When the first of them came, ms as `Journal::now_ms` has it.
+    since_ms: u64,
     /// The number of the last block, and of the last one that the keeper has taken.
     last: u64,
     taken: u64,
@@ -112,8 +117,9 @@ pub struct Journal<T> {
     pressure: AtomicU8,
     /// Why commands are refused.
     trouble: Mutex<String>,
-    /// Since when a sync runs, ms after `started`, counted from 1; 0 when none does.
-    sync_since_ms: AtomicU64,
+    /// When the first block came that is not written yet, ms as `now_ms` has it; 0 when all are.
+    unwritten_since_ms: AtomicU64,
+    is_syncing: AtomicBool,
     started: Instant,
     /// Syncs that were so late that commands had to wait.
     pub delayed_syncs: AtomicU64,
@@ -124,6 +130,7 @@ impl<T> Journal<T> {
         let queue = Queue {
             bytes: Buffer::default(),
             db: None,
+            since_ms: 0,
             last: 0,
             taken: 0,
             is_closed: false,
@@ -140,7 +147,8 @@ impl<T> Journal<T> {
             waiting: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             pressure: AtomicU8::new(Pressure::None as u8),
             trouble: Mutex::default(),
-            sync_since_ms: AtomicU64::new(0),
+            unwritten_since_ms: AtomicU64::new(0),
+            is_syncing: AtomicBool::new(false),
             started: Instant::now(),
             delayed_syncs: AtomicU64::new(0),
         }
@@ -164,6 +172,12 @@ impl<T> Journal<T> {
         if queue.is_closed {
             queue.last += 1;
             return queue.last;
+        }
+        if queue.bytes.is_empty() {
+            queue.since_ms = self.now_ms();
+            if self.unwritten_since_ms.load(Ordering::Relaxed) == 0 {
+                self.unwritten_since_ms.store(queue.since_ms, Ordering::SeqCst);
+            }
         }
         if let Some((first, last)) = said.dbs {
             if queue.db != Some(first) {
@@ -247,18 +261,31 @@ impl<T> Journal<T> {
         self.waiting[worker].store(true, Ordering::SeqCst);
     }
 
-    /// Now and then: has commands wait while a sync takes for longer than `ms_max`.
-    pub fn look_at_sync(&self, ms_max: u64) {
-        let since_ms = self.sync_since_ms.load(Ordering::Acquire);
-        let now_ms = self.started.elapsed().as_millis() as u64 + 1;
-        let is_late = since_ms > 0 && now_ms - since_ms > ms_max;
-        if is_late && self.raise(Pressure::None, Pressure::Full) {
-            self.delayed_syncs.fetch_add(1, Ordering::Relaxed);
-            // It may have ended meanwhile.
-            if self.sync_since_ms.load(Ordering::SeqCst) == 0 {
+    /// Now and then: has commands wait if blocks were answered and have not been written for so long,
+    /// because a write or a sync takes its time or the keeper does not get its turn.
+    pub fn look_at_age(&self, ms_max: u64) {
+        if self.holds_replies() || !self.is_late(ms_max) {
+            return;
+        }
+        if self.raise(Pressure::None, Pressure::Full) {
+            if self.is_syncing() {
+                self.delayed_syncs.fetch_add(1, Ordering::Relaxed);
+            }
+            // All may be written meanwhile, and the keeper at rest.
+            if !self.is_late(ms_max) {
                 self.raise(Pressure::Full, Pressure::None);
             }
         }
+    }
+
+    fn is_late(&self, ms_max: u64) -> bool {
+        let since_ms = self.unwritten_since_ms.load(Ordering::SeqCst);
+        since_ms > 0 && self.now_ms().saturating_sub(since_ms) >= ms_max
+    }
+
+    /// Ms after the start, counted from 1.
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64 + 1
     }
 
     /// Waits until all blocks so far are safe; false when that takes longer, or cannot be.
@@ -312,7 +339,7 @@ impl<T> Journal<T> {
 
     /// Whether a sync runs.
     pub fn is_syncing(&self) -> bool {
-        self.sync_since_ms.load(Ordering::Relaxed) > 0
+        self.is_syncing.load(Ordering::Relaxed)
     }
 
     // --- the keeper --------------------------------------------------------------------------
@@ -370,17 +397,22 @@ impl<T> Journal<T> {
         Orders { contains_overtaking, others }
     }
 
-    /// What was taken is written.
-    pub fn lower(&self) {
-        if self.queue.0.lock().bytes.len() < QUEUE_BYTES_MAX {
+    /// Blocks up to this one are written, or need not be any more.
+    pub fn note_written(&self, number: u64) {
+        let queue = self.queue.0.lock();
+        if number < queue.taken {
+            return;
+        }
+        let since_ms = if queue.bytes.is_empty() { 0 } else { queue.since_ms };
+        self.unwritten_since_ms.store(since_ms, Ordering::SeqCst);
+        if queue.bytes.len() < QUEUE_BYTES_MAX && !self.is_late(UNWRITTEN_MS_MAX) {
             self.raise(Pressure::Full, Pressure::None);
         }
     }
 
-    /// A sync begins; what it returns ends it.
+    /// A sync begins or ends.
     pub fn note_sync(&self, runs: bool) {
-        let now_ms = self.started.elapsed().as_millis() as u64 + 1;
-        self.sync_since_ms.store(if runs { now_ms } else { 0 }, Ordering::SeqCst);
+        self.is_syncing.store(runs, Ordering::Relaxed);
     }
 
     /// All blocks up to this one are safe. Answers which workers have replies waiting.
@@ -424,4 +456,52 @@ impl<T: Send> engine::Journal for Ear<T> {
 /// Has the engine tell the journal of all changes.
 pub fn connect<T: Send + 'static>(journal: &std::sync::Arc<Journal<T>>, engine: &Engine) {
     engine.set_journal(Box::new(Ear(journal.clone())));
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::{Change, Expiry, Record};
+
+    use super::*;
+
+    fn append(journal: &Journal<()>) {
+        let mut block = Changes::default();
+        let change = Change::Set { value: b"v", expiry: Expiry::Clear };
+        block.add(Record { db: 0, key: b"k", change });
+        journal.append(&block);
+    }
+
+    fn take(journal: &Journal<()>) -> u64 {
+        journal.next(None, Buffer::default(), Patience::default()).last
+    }
+
+    #[test]
+    fn commands_wait_while_something_old_is_not_written() {
+        let journal = Journal::new(1);
+        // Nothing there is of any age, and everything is old enough for no time at all.
+        let is_held = || {
+            journal.look_at_age(0);
+            journal.pressure() == Pressure::Full
+        };
+        assert!(!is_held());
+        append(&journal);
+        journal.look_at_age(u64::MAX);
+        assert!(!journal.is_pressed());
+        assert!(is_held());
+        // Taken is not written, and what is written is not all that there is.
+        let first = take(&journal);
+        append(&journal);
+        assert!(is_held());
+        journal.note_written(first);
+        assert!(!journal.is_pressed() && is_held());
+        let second = take(&journal);
+        journal.note_written(first);
+        assert!(journal.is_pressed());
+        journal.note_written(second);
+        assert!(!journal.is_pressed() && !is_held());
+        // Whose answers wait for a sync need not wait for it twice.
+        append(&journal);
+        journal.set_holds_replies(true);
+        assert!(!is_held());
+    }
 }

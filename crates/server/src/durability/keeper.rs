@@ -248,7 +248,7 @@ impl<D: Disk> Keeper<D> {
             }
             self.apply_policy();
             let goes_on = self.process(&mut batch);
-            self.journal.lower();
+            self.journal.note_written(batch.last);
             if !goes_on {
                 return;
             }
@@ -444,6 +444,7 @@ impl<D: Disk> Keeper<D> {
             self.out.shrink_to(KEPT_BYTES_MAX);
         }
         self.written = self.taken;
+        self.journal.note_written(self.written);
         if self.trouble_logged.is_some()
             && matches!(self.file, File::Open(_))
             && !self.is_provisional

@@ -7,7 +7,7 @@ use engine::{Plan, Txn};
 
 use super::{Shift, WorkerLoop};
 use crate::connection::Hold;
-use crate::durability::aof::SYNC_MS_MAX;
+use crate::durability::journal::UNWRITTEN_MS_MAX;
 use crate::{dispatch, durability, memory, tls};
 
 impl WorkerLoop {
@@ -59,7 +59,7 @@ impl WorkerLoop {
         if self.id == 0 {
             self.server.migrations.links.close_idle();
         }
-        self.server.durability.aof.journal.look_at_sync(SYNC_MS_MAX);
+        self.server.durability.aof.journal.look_at_age(UNWRITTEN_MS_MAX);
         // The peak has to be seen now and then even if nobody asks.
         memory::used_bytes();
     }
