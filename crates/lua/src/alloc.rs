@@ -19,21 +19,20 @@ const ALIGN: usize = 16;
 
 /// Blocks of up to so many bytes are kept when they are freed.
 const SMALL_BYTES_MAX: usize = 512;
-/// So many bytes of each size are kept: at most 1 MB per VM.
-const KEPT_BYTES_MAX: usize = 32 << 10;
+/// So many bytes of them are kept per VM.
+const KEPT_BYTES_MAX: usize = 1 << 20;
 const SIZES: usize = SMALL_BYTES_MAX / ALIGN;
 
 /// Freed blocks, by their size in steps of `ALIGN`: chains through their first word.
 struct Spare {
     first: [*mut c_void; SIZES],
-    /// How many more of each may be kept.
-    room: [u32; SIZES],
+    /// How many more bytes may be kept.
+    room_bytes: usize,
 }
 
 impl Spare {
     fn new() -> Spare {
-        let room = std::array::from_fn(|size| (KEPT_BYTES_MAX / ((size + 1) * ALIGN)) as u32);
-        Spare { first: [std::ptr::null_mut(); SIZES], room }
+        Spare { first: [std::ptr::null_mut(); SIZES], room_bytes: KEPT_BYTES_MAX }
     }
 
     /// The place of blocks of so many bytes, 1 to `SMALL_BYTES_MAX`.
@@ -52,7 +51,7 @@ impl Spare {
         }
         // SAFETY: kept blocks hold the next one of their chain.
         self.first[place] = unsafe { *block.cast::<*mut c_void>() };
-        self.room[place] += 1;
+        self.room_bytes += Self::layout(place).size();
         block
     }
 
@@ -62,10 +61,11 @@ impl Spare {
     unsafe fn give(&mut self, place: usize, block: *mut c_void) {
         // SAFETY: by the caller; a block has room for a pointer.
         unsafe {
-            if self.room[place] == 0 {
-                return dealloc(block.cast(), Self::layout(place));
+            let layout = Self::layout(place);
+            if self.room_bytes < layout.size() {
+                return dealloc(block.cast(), layout);
             }
-            self.room[place] -= 1;
+            self.room_bytes -= layout.size();
             *block.cast::<*mut c_void>() = self.first[place];
         }
         self.first[place] = block;
