@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::{DENYOOM, FAST, READONLY, WRITE};
 use crate::row::{Command, Group};
-use crate::string::{Text, peek_string};
+use crate::string::{Text, look_at_string};
 
 pub const TABLE: &[Command<Handler>] = &[
     Command::new(Group::Bitmap, "bitfield", -2, bitfield)
@@ -169,7 +169,7 @@ fn run(call: &mut Call<'_, '_>, key: &[u8], operations: &[Operation]) -> Result 
     let mut is_longer = false;
     if let Some(last) = last {
         let needed = last.div_ceil(8);
-        let len = peek_string(call.txn, key)?.map_or(0, |stored| Text::from(stored).len());
+        let len = look_at_string(call.txn, key)?.map_or(0, |stored| Text::from(stored).len());
         // All of it is there from the beginning, even if nothing is written in the end.
         if len < needed {
             is_longer = true;
@@ -181,7 +181,7 @@ fn run(call: &mut Call<'_, '_>, key: &[u8], operations: &[Operation]) -> Result 
     call.reply.array(operations.len());
     let mut changes = 0;
     for Operation { encoding, offset, action } in operations {
-        let stored = Text::from(peek_string(call.txn, key)?.unwrap_or(Str::Bytes(b"")));
+        let stored = Text::from(look_at_string(call.txn, key)?.unwrap_or(Str::Bytes(b"")));
         let before = encoding.value(bits::unsigned_at(&stored, *offset, encoding.width));
         let (after, answers_new) = match *action {
             Action::Get => {

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::{DENYOOM, FAST, READONLY, WRITE};
 use crate::row::{Command, Group};
-use crate::string::{Text, peek_string};
+use crate::string::{Text, look_at_string};
 
 pub const TABLE: &[Command<Handler>] = &[
     Command::new(Group::Bitmap, "bitcount", -2, bitcount)
@@ -83,7 +83,7 @@ fn setbit(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         _ => return Err(Error::of("ERR bit is not an integer or out of range")),
     };
     let mask = 0x80 >> (offset % 8);
-    let stored = peek_string(call.txn, args[1])?.map(Text::from);
+    let stored = look_at_string(call.txn, args[1])?.map(Text::from);
     let before = stored.and_then(|text| text.get(offset / 8).copied());
     let was_on = before.is_some_and(|byte| byte & mask != 0);
     if before.is_none() || was_on != on {

@@ -110,7 +110,7 @@ pub fn tell_refusals(log: fn(&str)) {
 fn restore(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let (key, payload) = (args[1], args[3]);
     let options = Options::parse(&args[4..])?;
-    if !options.replaces && call.txn.exists(key) {
+    if !options.replaces && call.txn.look(key).is_some() {
         return Err(Error::of("BUSYKEY Target key name already exists."));
     }
     let ttl_ms = match integer(args[2])? {

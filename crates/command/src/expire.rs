@@ -170,7 +170,7 @@ fn set_expiry(
     };
     let when =
         ms.and_then(|ms| ms.checked_add(base_ms)).ok_or_else(|| Error::invalid_expire(command))?;
-    let done = match call.txn.peek(key).map(Entry::expire_at_ms) {
+    let done = match call.txn.look(key).map(Entry::expire_at_ms) {
         Some(current) if condition.holds(current, when) => {
             if when <= call.now_ms() {
                 call.txn.remove(key)

@@ -85,7 +85,7 @@ fn database(call: &Call<'_, '_>, arg: &[u8]) -> Result<u32> {
 fn exists_in(call: &mut Call<'_, '_>, key: &[u8], db: u32) -> bool {
     let home = call.txn.db();
     call.txn.select(db);
-    let exists = call.txn.exists(key);
+    let exists = call.txn.look(key).is_some();
     call.txn.select(home);
     exists
 }
@@ -140,15 +140,16 @@ fn move_(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     if to_db == call.txn.db() {
         return Err(Error::SAME_OBJECT);
     }
-    let moved =
-        call.txn.exists(key) && !exists_in(call, key, to_db) && call.txn.relocate(key, key, to_db);
+    let moved = call.txn.look(key).is_some()
+        && !exists_in(call, key, to_db)
+        && call.txn.relocate(key, key, to_db);
     call.reply.integer(i64::from(moved));
     Ok(())
 }
 
 fn rename(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let (key, to, db) = (args[1], args[2], call.txn.db());
-    if !call.txn.exists(key) {
+    if call.txn.look(key).is_none() {
         return Err(Error::NO_KEY);
     }
     if key != to {
@@ -160,10 +161,10 @@ fn rename(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 
 fn renamenx(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let (key, to, db) = (args[1], args[2], call.txn.db());
-    if !call.txn.exists(key) {
+    if call.txn.look(key).is_none() {
         return Err(Error::NO_KEY);
     }
-    let free = !call.txn.exists(to);
+    let free = call.txn.look(to).is_none();
     if free {
         call.txn.relocate(key, to, db);
     }

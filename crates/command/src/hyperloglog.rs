@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::{ADMIN, DENYOOM, FAST, MAY_REPLICATE, READONLY, WRITE};
 use crate::row::{Command, Group};
-use crate::string::peek_string;
+use crate::string::look_at_string;
 
 pub const TABLE: &[Command<Handler>] = &[
     Command::new(Group::HyperLogLog, "pfadd", -2, pfadd)
@@ -127,7 +127,7 @@ fn union_of(txn: &Txn<'_>, keys: &[&[u8]]) -> Result<Merged> {
 
 fn pfmerge(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let merged = union_of(call.txn, &args[1..])?;
-    let stored = checked(peek_string(call.txn, args[1])?)?.map(<[u8]>::to_vec);
+    let stored = checked(look_at_string(call.txn, args[1])?)?.map(<[u8]>::to_vec);
     let mut text = stored.clone().unwrap_or_else(hyperloglog::empty);
     if merged.any_dense {
         hyperloglog::make_dense(&mut text)?;

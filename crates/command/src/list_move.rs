@@ -96,6 +96,8 @@ pub(crate) fn move_element(
     let dirty = call.txn.dirty();
     let Some(mut list) = call.txn.write::<List>(source)? else { return Ok(false) };
     if wrong_destination {
+        drop(list);
+        call.txn.look(destination);
         return Err(Error::WRONG_TYPE);
     }
     let Some(value) = list.pop(from) else { return Ok(false) };

@@ -264,6 +264,8 @@ fn srandmember(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 
 fn smove(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let (source, destination, member) = (args[1], args[2], args[3]);
+    // Used even when there is nothing to move.
+    call.txn.look(destination);
     if call.txn.write::<Set>(source)?.is_none() {
         call.reply.integer(0);
         return Ok(());

@@ -120,10 +120,9 @@ fn range_end_of(arg: &[u8], missing_seq: u64) -> Result<(Id, bool)> {
     }
 }
 
-/// The stream that a command is about to change, or to look at without reading it: counts neither a
-/// hit nor a miss.
-pub(crate) fn peek_stream<'t>(txn: &'t Txn<'_>, key: &[u8]) -> Result<Option<&'t Stream>> {
-    match txn.peek(key).map(engine::Entry::get) {
+/// The stream that a command may change: counts neither a hit nor a miss.
+pub(crate) fn look_at_stream<'t>(txn: &'t Txn<'_>, key: &[u8]) -> Result<Option<&'t Stream>> {
+    match txn.look(key).map(engine::Entry::get) {
         None => Ok(None),
         Some(ValueRef::Stream(stream)) => Ok(Some(stream)),
         Some(_) => Err(Error::WRONG_TYPE),
@@ -285,7 +284,7 @@ fn xadd(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         return Err(Error::of("ERR The ID specified in XADD must be greater than 0-0"));
     }
     let now_ms = call.now_ms().max(0) as u64;
-    let (exists, last) = match peek_stream(call.txn, args[1])? {
+    let (exists, last) = match look_at_stream(call.txn, args[1])? {
         None => (false, Id::MIN),
         Some(stream) => (true, stream.last_id()),
     };
@@ -399,7 +398,7 @@ fn reply_outcomes(reply: &mut Reply<'_>, outcomes: impl ExactSizeIterator<Item =
 }
 
 fn xdelex(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
-    let is_there = peek_stream(call.txn, args[1])?.is_some();
+    let is_there = look_at_stream(call.txn, args[1])?.is_some();
     let (words, references) = ids_and_references(&args[2..])?;
     if !is_there {
         reply_outcomes(&mut call.reply, words.iter().map(|_| outcome::NONE));

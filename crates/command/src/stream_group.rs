@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::{DENYOOM, FAST, LOADING, STALE, WRITE};
 use crate::row::{Command, Group};
-use crate::stream::{id, peek_stream};
+use crate::stream::{id, look_at_stream};
 
 pub const TABLE: &[Command<Handler>] = &[
     Command::new(Group::Stream, "xack", -4, xack)
@@ -162,7 +162,7 @@ fn grouped<'t, 'e>(call: &'t mut Call<'_, 'e>, args: &[&[u8]]) -> Result<Mut<'t,
 
 fn create(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let options = options(args, true)?;
-    let last_id = match peek_stream(call.txn, args[2])? {
+    let last_id = match look_at_stream(call.txn, args[2])? {
         None if !options.makes_stream => {
             existing(call, args)?;
             Id::MIN

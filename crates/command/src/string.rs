@@ -142,10 +142,9 @@ impl Deref for Text<'_> {
     }
 }
 
-/// The string that a command is about to change. Unlike a read it counts neither a hit nor a
-/// miss; the door touches the access clock.
-pub(crate) fn peek_string<'t>(txn: &'t Txn<'_>, key: &[u8]) -> Result<Option<Str<'t>>> {
-    match txn.peek(key).map(Entry::get) {
+/// The string that a command may change. Unlike a read it counts neither a hit nor a miss.
+pub(crate) fn look_at_string<'t>(txn: &'t Txn<'_>, key: &[u8]) -> Result<Option<Str<'t>>> {
+    match txn.look(key).map(Entry::get) {
         None => Ok(None),
         Some(ValueRef::Str(value)) => Ok(Some(value)),
         Some(_) => Err(Error::WRONG_TYPE),
@@ -323,7 +322,7 @@ fn getex(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 
 /// Clears the expiry of a key. False when it had none.
 pub(crate) fn persist(txn: &mut Txn<'_>, key: &[u8]) -> bool {
-    let expires = txn.peek(key).is_some_and(|entry| entry.expire_at_ms().is_some());
+    let expires = txn.look(key).is_some_and(|entry| entry.expire_at_ms().is_some());
     expires && txn.set_expire(key, None)
 }
 
@@ -355,7 +354,7 @@ fn mset(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
 
 fn msetnx(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let pairs = pairs(args, "msetnx")?;
-    let free = !pairs.iter().any(|[key, _]| call.txn.exists(key));
+    let free = !pairs.iter().any(|[key, _]| call.txn.look(key).is_some());
     if free {
         for [key, value] in pairs {
             call.txn.set_string(key, value, Expiry::Clear);
@@ -402,7 +401,7 @@ fn set(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         holds = options.condition.is_none_or(|condition| condition.holds(old));
         old.is_some()
     } else {
-        (options.only_new || options.only_old) && call.txn.exists(key)
+        (options.only_new || options.only_old) && call.txn.look(key).is_some()
     };
     let refused = !holds || (options.only_new && exists) || (options.only_old && !exists);
     if !refused {
@@ -432,7 +431,7 @@ fn set_for(call: &mut Call<'_, '_>, args: &[&[u8]], time: TimeOption, command: &
 }
 
 fn setnx(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
-    let free = !call.txn.exists(args[1]);
+    let free = call.txn.look(args[1]).is_none();
     if free {
         call.txn.set_string(args[1], args[2], Expiry::Clear);
     }

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::keys::{Begin, Find, KeySpec, key_flag as k};
 use crate::row::flag::{DENYOOM, FAST, MOVABLE_KEYS, READONLY, WRITE};
 use crate::row::{Command, Group};
-use crate::string::{Text, TimeOption, peek_string, persist, time_option};
+use crate::string::{Text, TimeOption, look_at_string, persist, time_option};
 
 pub const TABLE: &[Command<Handler>] = &[
     Command::new(Group::String, "delex", -2, delex)
@@ -185,7 +185,8 @@ fn msetex(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         }
     }
     let pairs = pairs.as_chunks::<2>().0;
-    let does = only.is_none_or(|old| pairs.iter().all(|[key, _]| call.txn.exists(key) == old));
+    let does =
+        only.is_none_or(|old| pairs.iter().all(|[key, _]| call.txn.look(key).is_some() == old));
     if does {
         for [key, value] in pairs {
             call.txn.set_string(key, value, expiry.unwrap_or(Expiry::Clear));
@@ -305,7 +306,7 @@ fn increase_integer(call: &mut Call<'_, '_>, key: &[u8], increase: &Increase<'_>
     if lower > upper {
         return Err(BOUNDS);
     }
-    let old = match peek_string(call.txn, key)? {
+    let old = match look_at_string(call.txn, key)? {
         None => 0,
         Some(Str::Int(number)) => number,
         Some(Str::Bytes(text)) => parse_i64(text).ok_or(Error::NOT_INTEGER)?,
@@ -344,7 +345,7 @@ fn increase_float(
     if lower.order(&upper) == Some(Ordering::Greater) {
         return Err(BOUNDS);
     }
-    let old = match peek_string(call.txn, key)? {
+    let old = match look_at_string(call.txn, key)? {
         None => LongDouble::from(0),
         Some(Str::Int(number)) => LongDouble::from(number),
         Some(Str::Bytes(text)) => number(text)?,

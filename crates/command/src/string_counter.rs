@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::{DENYOOM, FAST, WRITE};
 use crate::row::{Command, Group};
-use crate::string::peek_string;
+use crate::string::look_at_string;
 
 const KEY: &[KeySpec] = &[KeySpec::first(k::RW | k::ACCESS | k::UPDATE)];
 
@@ -73,7 +73,7 @@ fn count(call: &mut Call<'_, '_>, key: &[u8], by: i64) -> Result {
 }
 
 fn incrbyfloat(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
-    let stored = match peek_string(call.txn, args[1])? {
+    let stored = match look_at_string(call.txn, args[1])? {
         None => LongDouble::from(0),
         Some(Str::Int(n)) => LongDouble::from(n),
         Some(Str::Bytes(bytes)) => LongDouble::parse(bytes).ok_or(Error::NOT_FLOAT)?,

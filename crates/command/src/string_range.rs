@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::{DENYOOM, FAST, READONLY, WRITE};
 use crate::row::{Command, Group};
-use crate::string::{Text, peek_string};
+use crate::string::{Text, look_at_string};
 
 pub const TABLE: &[Command<Handler>] = &[
     Command::new(Group::String, "append", 3, append)
@@ -56,7 +56,7 @@ fn check_length(call: &Call<'_, '_>, before: usize, more: usize) -> Result {
 
 fn append(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let (key, value) = (args[1], args[2]);
-    let len = match peek_string(call.txn, key)? {
+    let len = match look_at_string(call.txn, key)? {
         None => {
             call.txn.tell_as(Event::string("append"));
             // Not by an edit: a string made by one APPEND is encoded as one made by SET.
@@ -99,7 +99,7 @@ fn part(text: &[u8], start: i64, end: i64) -> &[u8] {
 fn setrange(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let (key, value) = (args[1], args[3]);
     let offset = usize::try_from(integer(args[2])?).map_err(|_| Error::OFFSET_RANGE)?;
-    let before = peek_string(call.txn, key)?.map_or(0, |stored| Text::from(stored).len());
+    let before = look_at_string(call.txn, key)?.map_or(0, |stored| Text::from(stored).len());
     if value.is_empty() {
         call.reply.integer(before as i64);
         return Ok(());

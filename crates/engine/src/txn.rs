@@ -749,6 +749,18 @@ impl<'e> Txn<'e> {
         found
     }
 
+    /// The live entry of a key, as a command that may change it looks it up: counts neither a hit nor
+    /// a miss, and touches the access clock, which is so for commands that change nothing in the
+    /// end, too. Under LFU the change is what counts as a use, so that one command counts once.
+    #[inline]
+    pub fn look(&self, key: &[u8]) -> Option<&Entry> {
+        let found = self.peek(key);
+        if let (Some(entry), Some(_)) = (found, self.lru_clock) {
+            self.touch(entry);
+        }
+        found
+    }
+
     #[inline]
     pub(crate) fn touch(&self, entry: &Entry) {
         if self.no_touch {
