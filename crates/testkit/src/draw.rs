@@ -416,6 +416,10 @@ impl Line<'_, '_> {
                     "9223370000000000",
                 ])
             }
+            // How long a key has not been used: within what Redis's clock knows always.
+            "seconds" if own_name.starts_with("restore") => {
+                (1000 * self.rng().u32(1..10)).to_string().into_bytes()
+            }
             // Far away, and far from each other, so that GT and LT do not hang on a millisecond.
             "seconds" => (1_000_000 + self.apart_seconds()).to_string().into_bytes(),
             "milliseconds" | "ttl" => {

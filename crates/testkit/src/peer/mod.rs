@@ -67,7 +67,10 @@ pub fn run(wish: &Wish) -> Result<Outcome, String> {
     let bounds = ["--proto-max-bulk-len", "1mb", "--databases", &databases].map(str::to_owned);
     let (binary, args) = &wish.ours;
     let ours = (binary.clone(), [&bounds[..], args].concat());
-    let mut pair = Pair::start(ours, (wish.peer.clone(), bounds.to_vec())).map_err(text)?;
+    // Redis shares small integers, with the times of their last use, unless it is to evict by these.
+    let own = ["--maxmemory", "1000gb", "--maxmemory-policy", "volatile-lru"].map(str::to_owned);
+    let theirs = (wish.peer.clone(), [&bounds[..], &own].concat());
+    let mut pair = Pair::start(ours, theirs).map_err(text)?;
     let [mut ours, mut theirs] = pair.clients().map_err(text)?;
     let info = theirs.call(&["INFO", "server"]).map_err(|error| error.to_string())?;
     let version = version(&info.text().unwrap_or_default());

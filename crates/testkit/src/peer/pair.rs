@@ -439,6 +439,8 @@ impl Pair {
                 ours[1].elements().unwrap_or_default().iter().filter_map(Value::bytes).collect();
             let mut asked: Vec<(&str, Vec<&[u8]>)> = Vec::new();
             for key in keys {
+                // Before a command that uses the key.
+                asked.push(("object|idletime", vec![b"OBJECT", b"IDLETIME", key]));
                 asked.push(("type", vec![b"TYPE", key]));
                 asked.push(("object|encoding", vec![b"OBJECT", b"ENCODING", key]));
                 asked.push(("pexpiretime", vec![b"PEXPIRETIME", key]));
