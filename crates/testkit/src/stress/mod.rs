@@ -22,6 +22,7 @@ mod process;
 mod scan;
 mod scripts;
 mod stopping;
+mod stopwatch;
 mod templates;
 mod undone;
 
