@@ -70,6 +70,14 @@ impl Drop for Glance<'_, '_> {
 }
 
 impl Engine {
+    /// Asks for the lock and the first database of a shard.
+    #[inline]
+    pub(crate) fn prefetch_shard(&self, shard: u16) {
+        let at = (&raw const self.shards[shard as usize]).cast::<u8>();
+        data::prefetch(at);
+        data::prefetch(at.wrapping_add(64));
+    }
+
     /// Asks the processor for the memory that commands on these targets will look at, at most
     /// [`PREFETCH_KEYS_MAX`] of them. Nothing needs to exist, and shards that are locked are passed
     /// over: it never waits. The caller is in its worker's gate and holds no shard.
@@ -79,9 +87,7 @@ impl Engine {
         for target in targets.iter().take(PREFETCH_KEYS_MAX) {
             let hash = self.hash(target.key);
             let shard = Engine::shard_of(hash);
-            let at = (&raw const self.shards[shard as usize]).cast::<u8>();
-            data::prefetch(at);
-            data::prefetch(at.wrapping_add(64));
+            self.prefetch_shard(shard);
             looks.push(Look {
                 shard,
                 owns_lock: false,

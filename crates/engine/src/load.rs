@@ -8,8 +8,10 @@ use crate::entry::Entry;
 use crate::shard::SHARDS;
 use crate::txn::Txn;
 
-/// How many entries ahead memory is asked for.
+/// How many entries ahead the bucket is asked for.
 const AHEAD: usize = 12;
+/// And the shard, which says where that is: all of them are more than a processor has near.
+const SHARD_AHEAD: usize = 2 * AHEAD;
 
 /// An entry on its way in.
 pub struct Arrival {
@@ -45,6 +47,9 @@ impl Txn<'_> {
         let clock = self.fresh_clock();
         let ahead: Vec<(u32, u64)> = batch.iter().map(|new| (new.db, new.hash)).collect();
         for (at, arrival) in batch.drain(..).enumerate() {
+            if let Some(&(_, hash)) = ahead.get(at + SHARD_AHEAD) {
+                engine.prefetch_shard(Engine::shard_of(hash));
+            }
             if let Some(&(db, hash)) = ahead.get(at + AHEAD)
                 && let Some(tables) = self.shard(Engine::shard_of(hash)).db(db)
             {

@@ -1,7 +1,8 @@
 //! Guessing the keys of pipelined requests from their bytes, before they are parsed and checked.
 //!
-//! The worker asks for the memory of these keys while it still works on earlier requests. A wrong
-//! guess costs nothing but time, so names are told apart by a few letters and options are ignored.
+//! The worker asks for the memory of these keys while it still works on earlier requests; so does who
+//! loads an append-only file, which is made of requests too. A wrong guess costs nothing but time, so
+//! names are told apart by a few letters and options are ignored.
 
 use engine::{Inside, PREFETCH_KEYS_MAX, Target};
 use smallvec::SmallVec;

@@ -82,6 +82,8 @@ pub struct Block<'a> {
     pub offset: u64,
     /// Where the next one begins.
     pub end_offset: u64,
+    /// What of the file comes behind it, as far as it was read. Nobody knows yet what it is.
+    pub behind: &'a [u8],
     /// Where the line is in front of the frame that it stands in.
     pub frame_offset: Option<u64>,
     /// The latest time that the file has said, Unix s.
@@ -206,6 +208,7 @@ impl<R: Read> Reader<R> {
             ends: &self.ends,
             offset: self.buffer_offset + self.block_start as u64,
             end_offset,
+            behind: &self.buffer[self.at..],
             frame_offset: self
                 .frame
                 .filter(|(_, end)| end_offset <= *end)

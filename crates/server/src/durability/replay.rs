@@ -17,6 +17,7 @@ use super::libraries::{self, FileLibraries};
 use super::loading::{self, Gates, Part};
 use super::old_scripts::{self, OldScripts};
 use crate::config::{Config, reason};
+use crate::look_ahead;
 use crate::server::{Server, unix_ms};
 use crate::table::{Run, table};
 
@@ -89,6 +90,7 @@ pub fn load(
         reply: Vec::new(),
         scripts: None,
         libraries: None,
+        looked_until: 0,
     };
     let loaded = directory.load(&mut replay);
     replay.leave();
@@ -152,6 +154,8 @@ struct Replay<'s> {
     /// Made when the first one is met.
     scripts: Option<OldScripts>,
     libraries: Option<FileLibraries<'s>>,
+    /// The memory of the keys before this byte of the file was asked for.
+    looked_until: u64,
 }
 
 impl<'s> Replay<'s> {
@@ -211,6 +215,18 @@ impl<'s> Replay<'s> {
 }
 
 impl Replay<'_> {
+    /// Asks for the memory that the next commands will touch.
+    fn look_ahead(&mut self, block: &Block<'_>) {
+        let (targets, next) = look_ahead::targets(block.behind, 0);
+        if targets.len() > 1 {
+            self.enter();
+            self.server.engine.prefetch(self.db, &targets);
+        }
+        // Where the next command is not whole there, the next block shows more.
+        let next = if next > block.behind.len() { 0 } else { next as u64 };
+        self.looked_until = block.end_offset + next;
+    }
+
     /// Answers whether it failed.
     fn keyspace_command(&mut self, args: &[&[u8]]) -> Result<bool, String> {
         let name = || args[0].escape_ascii().to_string();
@@ -246,7 +262,7 @@ impl Replay<'_> {
 impl Load for Replay<'_> {
     fn file(&mut self) {
         self.before_bytes += std::mem::take(&mut self.file_bytes);
-        self.db = 0;
+        (self.db, self.looked_until) = (0, 0);
         if let Some(txn) = &mut self.txn {
             txn.select(0);
         }
@@ -274,6 +290,9 @@ impl Load for Replay<'_> {
             self.command(&args).map_err(at)?;
         }
         self.file_bytes = block.end_offset;
+        if block.end_offset >= self.looked_until {
+            self.look_ahead(&block);
+        }
         if self.run >= BATCH_COMMANDS {
             self.leave();
             if self.server.is_shutting_down() {
