@@ -189,13 +189,13 @@ impl<R: Read> Reader<R> {
                 Ok(true) => break,
                 Ok(false) => {}
                 Err(Halt::More) if self.fill()? => {}
-                Err(Halt::More) => return Ok(Next::End(self.torn())),
+                Err(Halt::More) => return self.end(),
                 Err(Halt::Frayed(end)) => return self.frayed(end),
                 Err(Halt::Damaged(what)) => {
                     let offset = self.buffer_offset + self.at as u64;
                     let block_offset = self.buffer_offset + self.block_start as u64;
                     if self.only_zeros_follow()? {
-                        return Ok(Next::End(self.torn()));
+                        return self.end();
                     }
                     return Err(Error::Damaged { offset, block_offset, what });
                 }
@@ -232,7 +232,7 @@ impl<R: Read> Reader<R> {
         }
         if self.buffer.get(self.at) == Some(&b'#') {
             let line = self.line(ANNOTATION_BYTES_MAX)?;
-            if self.knows_frames && !self.is_in_multi {
+            if self.knows_frames && !self.is_in_multi && !self.is_in_frame(self.at) {
                 if is_room(&self.buffer[line.clone()]) {
                     return Err(Halt::Frayed(self.at));
                 }
@@ -410,6 +410,24 @@ impl<R: Read> Reader<R> {
             dropped_commands: if is_room { 0 } else { dropped_commands },
             is_room,
         })))
+    }
+
+    /// Whether this place of the buffer is within a frame.
+    fn is_in_frame(&self, at: usize) -> bool {
+        self.frame.is_some_and(|(_, end)| self.buffer_offset + (at as u64) < end)
+    }
+
+    /// The file ends here. A frame that has its sum is as it was written, with nothing but whole blocks:
+    /// it cannot be torn, and what is left if it were cut would not have the sum.
+    fn end(&self) -> Result<Next<'_>, Error> {
+        if self.is_in_frame(self.block_start) {
+            return Err(Error::Damaged {
+                offset: self.buffer_offset + self.at as u64,
+                block_offset: self.buffer_offset + self.block_start as u64,
+                what: "a frame ends in the middle of a block",
+            });
+        }
+        Ok(Next::End(self.torn()))
     }
 
     /// What is lost if the file ends here.
@@ -649,6 +667,10 @@ mod tests {
         }
     }
 
+    /// A line of room.
+    const ROOM_LINE: [u8; 64] =
+        *b"#ROOM                                                         \r\n";
+
     /// Three frames in room, and where each begins; what is behind them, and how many blocks they have.
     fn framed() -> (Vec<u8>, [usize; 4]) {
         let mut log = Log::new(Memory::default(), 0);
@@ -722,6 +744,40 @@ mod tests {
             // Without its line a frame is read as any other blocks.
             assert!(found.is_err() || seen.len() == 7, "{at}: {found:?}");
         }
+    }
+
+    #[test]
+    fn a_frame_that_has_its_sum_is_not_torn() {
+        let whole = command(&["SET", "k", "v"]);
+        let multi = command(&["MULTI"]);
+        let cut = &whole[..whole.len() - 3];
+        let ends: [(&[u8], usize); 4] = [(cut, 1), (&multi, 1), (b"\0\0", 1), (b"*1", 1)];
+        for (end, seen_in_frame) in ends {
+            for zeros in [0, 64, 2000] {
+                let mut log = Log::new(Memory::default(), 0);
+                log.write(&whole).expect("it fits");
+                log.make_room(200).expect("it fits");
+                let line = log.len_bytes();
+                log.write(&[&whole[..], end].concat()).expect("it fits");
+                log.cut_room().expect("it works");
+                let mut bytes = std::mem::take(&mut log.file().bytes);
+                let frame_end = bytes.len() as u64;
+                bytes.resize(bytes.len() + zeros, 0);
+                let (seen, found) = read(&bytes);
+                assert_eq!(seen.len(), 1 + seen_in_frame);
+                let (offset, block_offset) = found.expect_err("it is damaged");
+                assert!(line < block_offset && block_offset <= offset && offset <= frame_end);
+            }
+        }
+        // Room is room outside of frames only.
+        let mut log = Log::new(Memory::default(), 0);
+        log.make_room(400).expect("it fits");
+        log.write(&[&whole[..], &[b'#', b'\r', b'\n'], &ROOM_LINE].concat()).expect("it fits");
+        let (seen, found) = read(&log.file().bytes);
+        assert_eq!(seen.len(), 1);
+        assert!(matches!(found, Ok(Some(Torn { is_room: true, .. }))), "{found:?}");
+        let keep_bytes = log.len_bytes();
+        assert!(matches!(found, Ok(Some(torn)) if torn.keep_bytes == keep_bytes));
     }
 
     #[test]
