@@ -219,6 +219,11 @@ pub enum Notice<'a> {
         event: Event,
         cause: Cause,
     },
+    /// The client has read a key that it keeps a copy of from here on: what was done to the key
+    /// before is in there.
+    Read {
+        key: &'a [u8],
+    },
     /// One database is empty, or all are.
     Flush,
     /// A message for subscribers, to be heard among the events in its place.
@@ -232,6 +237,7 @@ pub enum Notice<'a> {
 #[derive(Clone, Copy)]
 enum What {
     Event(Event, Cause),
+    Read,
     Flush,
     /// The channel is so many bytes of the text.
     Message {
@@ -278,6 +284,7 @@ impl Notices {
         self.list.iter().map(|noted| {
             let text = self.text(noted);
             match noted.what {
+                What::Read => Notice::Read { key: text },
                 What::Flush => Notice::Flush,
                 What::Event(event, cause) => {
                     Notice::Event { db: noted.db, key: text, event, cause }
@@ -373,6 +380,15 @@ impl Txn<'_> {
     pub fn tell(&mut self, key: &[u8], event: Event) {
         let db = self.db;
         self.note_in(db, key, event, Cause::Client);
+    }
+
+    /// The client keeps a copy of a key, which it did not before the last command.
+    pub fn note_read(&mut self, key: &[u8]) {
+        if let Some(notices) = &mut self.notices
+            && !notices.get_mut().is_empty()
+        {
+            notices.get_mut().push(0, &[key], What::Read);
+        }
     }
 
     pub(crate) fn note_in(&mut self, db: u32, key: &[u8], event: Event, cause: Cause) {

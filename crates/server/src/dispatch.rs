@@ -751,7 +751,7 @@ pub fn execute<'e>(
         None => Err(Error::arity(command.full_name)),
     };
     if client.tracker.is_some() && tracking::follows(client, command.row) {
-        tracking::note_reads(lp, shift, client.info.id, command.row, args);
+        tracking::note_reads(lp, shift, txn, client.info.id, command.row, args);
     }
     match result {
         Ok(wait) => wait,
@@ -887,7 +887,8 @@ fn serve(
         lp.server.count_error(error.code());
     }
     if waiting.is_followed && !waits && waiting.info.tracker.lock().is_some() {
-        tracking::note_reads(lp, shift, waiting.info.id, waiting.command.row, &args);
+        let (id, row) = (waiting.info.id, waiting.command.row);
+        tracking::note_reads(lp, shift, &mut txn, id, row, &args);
     }
     let effects = txn.commit();
     if !waits {

@@ -39,7 +39,7 @@ impl Crier {
                     self.pubsub.publish(is_sharded, channel, message, &self.mailboxes);
                     continue;
                 }
-                Notice::Flush => continue,
+                Notice::Read { .. } | Notice::Flush => continue,
             };
             if !classes.contains(event.class) {
                 continue;

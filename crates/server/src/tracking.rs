@@ -73,6 +73,13 @@ pub struct Tracking {
     prefixes: RwLock<BTreeMap<Box<[u8]>, Vec<u64>>>,
 }
 
+fn read_at<'a>((at, notice): (usize, Notice<'a>)) -> Option<(&'a [u8], usize)> {
+    match notice {
+        Notice::Read { key } => Some((key, at)),
+        _ => None,
+    }
+}
+
 /// What became invalid.
 enum Invalid<'a> {
     Keys(&'a [&'a [u8]]),
@@ -159,17 +166,20 @@ impl Tracking {
         &self.partitions[self.hasher.hash_one(key) as usize % PARTITIONS]
     }
 
-    /// A client has read a key, whose lock is held. O(clients that have).
-    pub fn remember(&self, client: u64, key: &[u8]) {
+    /// A client has read a key, whose lock is held. Answers whether it had not before. O(clients that
+    /// have).
+    pub fn remember(&self, client: u64, key: &[u8]) -> bool {
         let mut readers = self.partition(key).lock();
         let ids = readers.entry_ref(key).or_insert_with(|| {
             self.keys.fetch_add(1, Ordering::Relaxed);
             Vec::new()
         });
-        if !ids.contains(&client) {
+        let is_new = !ids.contains(&client);
+        if is_new {
             ids.push(client);
             self.items.fetch_add(1, Ordering::Relaxed);
         }
+        is_new
     }
 
     /// tracking-table-max-keys: while there are too many keys, some are told to have changed.
@@ -206,16 +216,22 @@ impl Tracking {
     pub fn tell(&self, notices: &Notices, client: u64) -> Vec<u8> {
         let mut own = Vec::new();
         let mut told: Vec<(&[u8], Cause)> = Vec::new();
-        for notice in notices.iter() {
+        let mut last = None;
+        // What was changed before its own client first read it is no news to that client.
+        let reads: HashMap<&[u8], usize> = notices.iter().enumerate().filter_map(read_at).collect();
+        for (at, notice) in notices.iter().enumerate() {
             match notice {
                 Notice::Event { key, event, cause, .. } => {
                     let changes = !matches!(event.class, Class::New | Class::Miss);
                     // One change has several events.
-                    if changes && told.last() != Some(&(key, cause)) {
+                    if changes && last.replace((key, cause)) != Some((key, cause)) {
                         told.push((key, cause));
-                        self.invalidate(key, cause, client, &mut own);
+                        let keeper =
+                            reads.get(key).is_some_and(|read| *read > at).then_some(client);
+                        self.invalidate(key, cause, client, keeper, &mut own);
                     }
                 }
+                Notice::Read { .. } => last = None,
                 Notice::Flush => {
                     self.forget_all();
                     let ids: Vec<u64> = self.clients.read().keys().copied().collect();
@@ -233,10 +249,26 @@ impl Tracking {
         own
     }
 
-    /// Tells those who have read a key.
-    fn invalidate(&self, key: &[u8], cause: Cause, client: u64, own: &mut Vec<u8>) {
-        let Some(ids) = self.partition(key).lock().remove(key) else { return };
-        self.keys.fetch_sub(1, Ordering::Relaxed);
+    /// Tells those who have read a key, but the keeper, whose copy is still good.
+    fn invalidate(
+        &self,
+        key: &[u8],
+        cause: Cause,
+        client: u64,
+        keeper: Option<u64>,
+        own: &mut Vec<u8>,
+    ) {
+        let ids = {
+            let mut readers = self.partition(key).lock();
+            let Some(mut ids) = readers.remove(key) else { return };
+            let kept = ids.extract_if(.., |id| Some(*id) == keeper).collect::<Vec<_>>();
+            if kept.is_empty() {
+                self.keys.fetch_sub(1, Ordering::Relaxed);
+            } else {
+                readers.insert(key.into(), kept);
+            }
+            ids
+        };
         self.items.fetch_sub(ids.len(), Ordering::Relaxed);
         let keys = [key];
         for id in ids {

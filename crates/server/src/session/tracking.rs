@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use command::call::{integer, is};
 use command::{Error, Result, Row, flag};
+use engine::Txn;
 
 use crate::client::Client;
 use crate::request::Request;
@@ -176,10 +177,19 @@ pub fn follows(client: &Client, row: &Row) -> bool {
 }
 
 /// Notes the keys of a command that has read them; their locks are still held.
-pub fn note_reads(lp: &WorkerLoop, shift: &Shift, client: u64, row: &Row, args: &[&[u8]]) {
+pub fn note_reads(
+    lp: &WorkerLoop,
+    shift: &Shift,
+    txn: &mut Txn<'_>,
+    client: u64,
+    row: &Row,
+    args: &[&[u8]],
+) {
     // Arguments that do not tell their keys were refused.
     for at in row.key_positions(args).unwrap_or_default() {
-        lp.server.tracking.remember(client, args[at]);
+        if lp.server.tracking.remember(client, args[at]) {
+            txn.note_read(args[at]);
+        }
     }
     lp.server.tracking.limit(shift.config.tracking_table_max_keys);
 }
