@@ -284,6 +284,9 @@ const CLAIMS_MAX: i64 = i64::MAX / 16;
 
 fn xautoclaim(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
     let (group, consumer) = (args[2], args[3]);
+    // Read first; what is wrong with it is told after mistakes.
+    let stream = call.txn.read_stream(args[1]);
+    let has_group = stream.map(|stream| stream.is_some_and(|stream| stream.group(group).is_some()));
     let idle_ms_min = idle_ms_min(args[4], "ERR Invalid min-idle-time argument for XAUTOCLAIM")?;
     let start = range_start(args[5])?;
     let (mut count, mut only_ids) = (100, false);
@@ -305,7 +308,7 @@ fn xautoclaim(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         }
     }
     let now_ms = call.now_ms();
-    if call.txn.read_stream(args[1])?.is_none_or(|stream| stream.group(group).is_none()) {
+    if !has_group? {
         return Err(no_group(args[1], group));
     }
     let Some(mut stream) = call.txn.write::<Stream>(args[1])? else { return Err(Error::NO_KEY) };
