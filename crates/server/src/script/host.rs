@@ -228,6 +228,12 @@ impl ScriptHost<'_, '_> {
         !self.is(state::UNWRITTEN)
     }
 
+    /// A call came to nothing. It counts as an error whether the script catches it or not.
+    fn count_refusal(&mut self, code: &str) {
+        self.lp.server.count_error(code);
+        self.has_counted_error = true;
+    }
+
     #[inline]
     fn is(&self, state: u8) -> bool {
         self.state & state != 0
@@ -287,6 +293,7 @@ impl ScriptHost<'_, '_> {
                         true => &*error.0,
                         false => "ERR Wrong number of args calling Redis command from script",
                     };
+                    self.count_refusal(error.code());
                     return answer.reply(protocol).error(text);
                 }
             };
@@ -299,6 +306,7 @@ impl ScriptHost<'_, '_> {
         }
         if let Some(error) = self.refusal(command, args) {
             self.lp.stats.rejected(command.id);
+            self.count_refusal(error.code());
             return answer.reply(protocol).error(&error.0);
         }
         if command.row.has(flag::WRITE) && self.is(state::UNWRITTEN) {
