@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use server::{clock, config};
+use tempfile::TempDir;
 use testkit::client::Client;
 use testkit::poll;
 use testkit::port::free_port;
@@ -60,21 +61,26 @@ pub fn run_tests(plan: &TestPlan) -> Result<Outcome, String> {
     if files.is_empty() {
         return Err(format!("{}: no talk files and no *.test.lua", plan.path.display()));
     }
+    // The server has a directory of its own: it must neither load nor write files of those here.
+    let here = std::env::current_dir().map_err(|error| format!("current directory: {error}"))?;
+    let scripts = plan.scripts.as_ref().map(|scripts| here.join(scripts));
     let engine = Engine::start()?;
     let options = Options {
         target: Target::Address(engine.address.clone()),
         oracle: false,
         replay: Replay::Plain,
         rewrite: plan.rewrite,
-        scripts: plan.scripts.clone(),
+        scripts: scripts.clone(),
         clock: Some(Clock { now_ms, advance }),
     };
     let mut total = Outcome::default();
     for file in &files {
-        let outcome = match is_lua(file) {
-            true => lua_outcome(file, &engine.address, plan.scripts.as_deref()),
-            false => run::run_file(file, &options),
+        let path = here.join(file);
+        let mut outcome = match is_lua(file) {
+            true => lua_outcome(&path, &engine.address, scripts.as_deref()),
+            false => run::run_file(&path, &options),
         };
+        outcome.failures.iter_mut().for_each(|failure| failure.path.clone_from(file));
         if outcome.passed + outcome.failed == 0 {
             println!("{}: nothing in it can be run here", file.display());
             total.failed += 1;
@@ -85,6 +91,7 @@ pub fn run_tests(plan: &TestPlan) -> Result<Outcome, String> {
         total.add(outcome);
     }
     engine.stop()?;
+    std::env::set_current_dir(&here).map_err(|error| format!("{}: {error}", here.display()))?;
     println!("{} passed, {} failed", total.passed, total.failed);
     Ok(total)
 }
@@ -133,6 +140,8 @@ fn shown(failure: &Failure) -> String {
 struct Engine {
     address: String,
     ended: mpsc::Receiver<Result<(), String>>,
+    /// Where it keeps files.
+    _directory: TempDir,
 }
 
 impl Engine {
@@ -150,9 +159,11 @@ impl Engine {
 
     fn try_start() -> Result<Engine, String> {
         let port = free_port().map_err(|error| error.to_string())?.to_string();
-        let args = ["--port", &port, "--bind", "127.0.0.1", "--workers", "2"];
-        let quiet = ["--loglevel", "warning", "--enable-debug-command", "yes"];
-        let args: Vec<OsString> = args.iter().chain(&quiet).map(OsString::from).collect();
+        let directory = TempDir::new().map_err(|error| format!("temporary directory: {error}"))?;
+        let args = ["--port", &port, "--bind", "127.0.0.1", "--workers", "2", "--save", ""];
+        let quiet = ["--loglevel", "warning", "--enable-debug-command", "yes", "--dir"];
+        let mut args: Vec<OsString> = args.iter().chain(&quiet).map(OsString::from).collect();
+        args.push(directory.path().into());
         let loaded = config::load(&args, &mut io::empty()).map_err(|error| error.to_string())?;
         let (tell, ended) = mpsc::channel();
         thread::Builder::new()
@@ -162,7 +173,8 @@ impl Engine {
                 let _ = tell.send(server::run(loaded));
             })
             .map_err(|error| error.to_string())?;
-        let engine = Engine { address: format!("127.0.0.1:{port}"), ended };
+        let address = format!("127.0.0.1:{port}");
+        let engine = Engine { address, ended, _directory: directory };
         let answer = poll(START_PATIENCE, || {
             if let Ok(Err(error)) = engine.ended.try_recv() {
                 return Some(Err(error));

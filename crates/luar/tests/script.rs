@@ -133,3 +133,15 @@ fn test_shows_what_differs_and_fills_it_in() {
     assert_eq!(code(&["test", "nowhere"]), Some(2));
     assert_eq!(code(&["test"]), Some(2));
 }
+
+#[test]
+fn test_leaves_the_files_of_a_server_in_the_same_directory_alone() {
+    let talk = "== saves\n> DBSIZE\n:0\n> SET k v\n+OK\n> SAVE\n+OK\n";
+    let files = [("k.talk", talk), ("dump.rdb", "what somebody else has saved")];
+    let directory = Directory::with("script-files", &files);
+    let output = luar(&directory.0, &["test", "k.talk"]);
+    assert_eq!(text(&output.stdout), "1 passed, 0 failed\n", "{}", text(&output.stderr));
+    let saved = fs::read_to_string(directory.0.join("dump.rdb")).unwrap();
+    assert_eq!(saved, "what somebody else has saved");
+    assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 2);
+}
