@@ -772,7 +772,7 @@ mod tests {
         // Room is room outside of frames only.
         let mut log = Log::new(Memory::default(), 0);
         log.make_room(400).expect("it fits");
-        log.write(&[&whole[..], &[b'#', b'\r', b'\n'], &ROOM_LINE].concat()).expect("it fits");
+        log.write(&[&whole[..], b"#\r\n", &ROOM_LINE].concat()).expect("it fits");
         let (seen, found) = read(&log.file().bytes);
         assert_eq!(seen.len(), 1);
         assert!(matches!(found, Ok(Some(Torn { is_room: true, .. }))), "{found:?}");
