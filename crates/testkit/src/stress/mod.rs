@@ -22,7 +22,6 @@ mod process;
 mod scan;
 mod scripts;
 mod stopping;
-mod stopwatch;
 mod templates;
 mod undone;
 

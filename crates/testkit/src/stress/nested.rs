@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::parallel::{is_waiting, run_away};
-use super::stopwatch::Stopwatch;
 use super::{Arena, Random, Verdict, call, connect, expect, in_threads, integer};
 use crate::client::Client;
 use crate::info;
@@ -52,10 +51,10 @@ fn limit(server: &Server, each: usize, seed: u64) -> Result<Duration, String> {
         for _ in 0..each {
             let number = random.below(KEYS);
             let (key, field) = (format!("limit:{number}"), number.to_string());
-            let watch = Stopwatch::start(server);
+            let started = Instant::now();
             let command = ["EVAL", LIMITER, "1", &key, &limit.to_string(), &field];
             let one = integer(&mut client, &command)?;
-            worst = worst.max(watch.elapsed());
+            worst = worst.max(started.elapsed());
             passed[number].fetch_add(one as usize, Ordering::Relaxed);
         }
         Ok(worst)
@@ -110,9 +109,9 @@ pub fn beside_a_runaway(arena: &Arena) -> Verdict {
             return f(1000) + #cjson.encode(t)";
         expect(integer(client, &["EVAL", deep, "0"])? == 1202, || "a deep script".to_owned())?;
         call(client, &["SCRIPT", "FLUSH"])?;
-        let watch = Stopwatch::start(&server);
+        let started = Instant::now();
         call(client, &["INFO"])?;
-        let took = watch.elapsed();
+        let took = started.elapsed();
         expect(took < SOON, || format!("INFO took {took:?} beside a runaway script"))?;
     }
 
@@ -238,10 +237,10 @@ fn kill(server: &Server, control: &mut Client, killers: &mut [Client]) -> Result
     });
     expect(busy.is_some(), || "the script is never busy".to_owned())?;
     let killer = &mut killers[0];
-    let watch = Stopwatch::start(server);
+    let started = Instant::now();
     call(killer, &["SCRIPT", "KILL"])?;
     let reply = control.call(&["GET", "stuck"]).map_err(text)?;
-    let took = watch.elapsed();
+    let took = started.elapsed();
     expect(reply == Value::bulk("whole"), || format!("left behind: {}", reply.to_talk()))?;
     let reply = runner.read(Duration::from_secs(5)).map_err(text)?;
     expect(reply.to_talk().contains("Script killed by user"), || reply.to_talk())?;

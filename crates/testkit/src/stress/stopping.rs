@@ -1,8 +1,7 @@
 //! Scripts that are killed inside one long command: how soon others have their keys again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::stopwatch::Stopwatch;
 use super::{Arena, Verdict, call, connect, expect};
 use crate::client::Client;
 use crate::poll;
@@ -87,9 +86,9 @@ fn kill(
             .then_some(())
     });
     expect(began.is_some(), || format!("{command} never ran"))?;
-    let mut watch = Stopwatch::start(server);
+    let mut killed_at = Instant::now();
     let killed = poll(Duration::from_secs(20), || {
-        watch = Stopwatch::start(server);
+        killed_at = Instant::now();
         for killer in killers.iter_mut() {
             killer.send(&["SCRIPT", "KILL"]).ok()?;
         }
@@ -104,7 +103,7 @@ fn kill(
         let reply = control.call(&["EXISTS", "mark", "out"]).ok()?;
         (!reply.is_error()).then_some(reply)
     });
-    let took = watch.elapsed();
+    let took = killed_at.elapsed();
     let left = free.and_then(|reply| reply.integer());
     expect(left == Some(0), || format!("{command} left {left:?}"))?;
     let reply = runner.read(Duration::from_secs(20)).map_err(|error| error.to_string())?;
