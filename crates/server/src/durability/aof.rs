@@ -16,10 +16,11 @@ use parking_lot::Mutex;
 use persist::aof::{Append, Directory, Folder, Torn};
 
 use super::commands;
+use super::file;
 use super::journal::{self, Journal, Pressure};
 use super::keeper::{Keeper, Order, Report};
 use super::replay;
-use super::save::{self, Moment, Syncing};
+use super::save::{self, Moment};
 use crate::config::{Config, ConfigView, reason};
 use crate::mailbox::Mail;
 use crate::server::{Server, unix_ms};
@@ -409,12 +410,10 @@ impl Aof {
         let mut rewrite = gone(answered.recv())??;
         let config = server.config.current();
         let is_rdb = form.unwrap_or_else(|| Form::of(&config)) == Form::Rdb;
-        let file = &mut rewrite.base;
-        let written = match (is_rdb, config.aof_rewrite_incremental_fsync) {
-            (true, true) => snapshot.write_to(Syncing::new(file)),
-            (true, false) => snapshot.write_to(file),
-            (false, true) => commands::write(snapshot, &config, Syncing::new(file)),
-            (false, false) => commands::write(snapshot, &config, file),
+        let to = file::writer(&mut rewrite.base, config.aof_rewrite_incremental_fsync);
+        let written = match is_rdb {
+            true => snapshot.write_to(to),
+            false => commands::write(snapshot, &config, to),
         };
         let synced = written
             .and_then(|()| rewrite.base.sync())

@@ -1,14 +1,16 @@
 //! What keeps the data beyond the process: files that are loaded at start and written as it goes.
 //!
-//! `loading` reads them, `save` writes RDB files. Transactions hand what they changed to the
-//! `journal`; the `keeper`, a thread of its own, writes it to the append-only file; `replay` loads
-//! that again (`old_scripts`: where it says EVAL, `libraries`: where it says FUNCTION; `reload`: while
-//! the server runs), and `aof` turns it on and off and has it rewritten (`commands`: into commands,
-//! where no RDB file is wanted). What counts as safe is said in `docs/durability.md`. The formats are
-//! `persist`'s; the commands about them stand in `session/persistence.rs`.
+//! `loading` reads them, `save` writes RDB files (`file`: how these get to the disk). Transactions
+//! hand what they changed to the `journal`; the `keeper`, a thread of its own, writes it to the
+//! append-only file; `replay` loads that again (`old_scripts`: where it says EVAL, `libraries`: where
+//! it says FUNCTION; `reload`: while the server runs), and `aof` turns it on and off and has it
+//! rewritten (`commands`: into commands, where no RDB file is wanted). What counts as safe is said in
+//! `docs/durability.md`. The formats are `persist`'s; the commands about them stand in
+//! `session/persistence.rs`.
 
 pub mod aof;
 mod commands;
+mod file;
 pub mod journal;
 mod keeper;
 mod libraries;

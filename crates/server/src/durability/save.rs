@@ -11,9 +11,9 @@
 //! that is written; each worker may pass the bound by what its running transaction changes.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -25,6 +25,7 @@ use engine::{Entry, Image, Plan, Saved, Step, Txn, Worker, access};
 use parking_lot::Mutex;
 use persist::rdb::{Access, Long, Records, Version, Writer};
 
+use super::file;
 use crate::REDIS_VERSION;
 use crate::config::{Config, RdbVersion, reason};
 use crate::memory;
@@ -45,9 +46,6 @@ const STEP_BYTES: usize = 64 << 10;
 const STEP_TIME: Duration = Duration::from_micros(500);
 /// How long a walk rests when all that is left is locked.
 const HELD_PAUSE: Duration = Duration::from_millis(1);
-/// Bytes of a part of a file that is sent to the disk while the next one is written in the background,
-/// so that the sync at the end does not hold up everybody's disk.
-const SYNC_BYTES: u64 = 8 << 20;
 /// How long after a failure a save point tries again.
 const RETRY_SECONDS: i64 = 5;
 
@@ -233,12 +231,13 @@ pub fn in_foreground(server: &Server, txn: &mut Txn<'_>, worker: &Worker) -> io:
     let saves = &server.durability.saves;
     let number = saves.begun.fetch_add(1, Ordering::Relaxed) + 1;
     let write = |file: &mut File| {
-        let mut writer = begin(file, &config, false)?;
+        let to = file::writer(file, config.rdb_save_incremental_fsync);
+        let mut writer = begin(to, &config, false)?;
         write_all(&mut writer, server, txn, worker)?;
         writer.finish().map(drop)
     };
     let temporary = format!("temp-{}.rdb", std::process::id());
-    replace_file(path, &temporary, write, || saves.may_publish(number))
+    file::replace(path, &temporary, write, || saves.may_publish(number))
         .inspect(|()| {
             crate::log_notice!("DB saved on disk");
             saves.succeeded(changes_before);
@@ -332,39 +331,6 @@ fn write_all<W: Write>(
     }
     txn.select(home);
     done
-}
-
-/// A file on its way to its name; removed if it does not get there.
-struct Unfinished(PathBuf);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // Nobody misses it; what went wrong before is the error to be told.
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// Writes a file beside the one of this name, which it replaces once it is safe on the disk and may.
-/// `temporary` is its name until then, which no other has.
-fn replace_file<L>(
-    path: &Path,
-    temporary: &str,
-    write: impl FnOnce(&mut File) -> io::Result<()>,
-    may_replace: impl FnOnce() -> io::Result<L>,
-) -> io::Result<()> {
-    // `dir` may change before the end.
-    let path = std::path::absolute(path)?;
-    let temporary = path.with_file_name(temporary);
-    let mut file = File::create(&temporary)?;
-    let unfinished = Unfinished(temporary);
-    write(&mut file)?;
-    file.sync_all()?;
-    let lock = may_replace()?;
-    fs::rename(&unfinished.0, &path)?;
-    drop(lock);
-    std::mem::forget(unfinished);
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    File::open(folder)?.sync_all()
 }
 
 /// Takes down what a snapshot is of, for each thread apart.
@@ -681,75 +647,6 @@ impl Drop for Snapshot<'_> {
     }
 }
 
-/// A file that goes to the disk while it is written, part by part. It is not synced by that.
-pub struct Syncing<'f> {
-    file: &'f mut File,
-    written_bytes: u64,
-    /// Up to here it is on its way to the disk, and up to there it was waited for.
-    begun_bytes: u64,
-    done_bytes: u64,
-}
-
-impl<'f> Syncing<'f> {
-    /// The file is empty.
-    pub fn new(file: &'f mut File) -> Syncing<'f> {
-        Syncing { file, written_bytes: 0, begun_bytes: 0, done_bytes: 0 }
-    }
-
-    /// Has the last part written to the disk, and waits for the one before it. An error that is told
-    /// here is not told again by the sync at the end.
-    #[cfg(target_os = "linux")]
-    fn write_out(&mut self) -> io::Result<()> {
-        use std::os::fd::AsRawFd;
-        let range = |from: u64, to: u64, flags| {
-            let (fd, bytes) = (self.file.as_raw_fd(), (to - from) as libc::off64_t);
-            // SAFETY: the file is open for as long as it is borrowed, and no memory is involved.
-            match unsafe { libc::sync_file_range(fd, from as libc::off64_t, bytes, flags) } {
-                0 => Ok(()),
-                _ => match io::Error::last_os_error() {
-                    // It is a hint to systems that know of it.
-                    error if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
-                    error => Err(error),
-                },
-            }
-        };
-        let and_wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE
-            | libc::SYNC_FILE_RANGE_WRITE
-            | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-        range(self.begun_bytes, self.written_bytes, libc::SYNC_FILE_RANGE_WRITE)?;
-        // A length of zero would mean the whole file.
-        if self.done_bytes < self.begun_bytes {
-            range(self.done_bytes, self.begun_bytes, and_wait)?;
-        }
-        self.done_bytes = self.begun_bytes;
-        self.begun_bytes = self.written_bytes;
-        Ok(())
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn write_out(&mut self) -> io::Result<()> {
-        self.file.sync_data()?;
-        self.done_bytes = self.written_bytes;
-        self.begun_bytes = self.written_bytes;
-        Ok(())
-    }
-}
-
-impl Write for Syncing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(bytes)?;
-        self.written_bytes += count as u64;
-        if self.written_bytes - self.begun_bytes >= SYNC_BYTES {
-            self.write_out()?;
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
 /// Begins to save in the background. The transaction is exclusive, and no snapshot is being taken.
 pub fn in_background(server: &Arc<Server>, txn: &mut Txn<'_>) -> io::Result<()> {
     let saves = &server.durability.saves;
@@ -790,12 +687,10 @@ fn write_in_background(server: &Server, moment: Moment, number: u64, changes_bef
     let snapshot = moment.snapshot(server, false, &is_wanted);
     let config = server.config.current();
     let path = config.dbfilename.as_path();
-    let write = |file: &mut File| match config.rdb_save_incremental_fsync {
-        true => snapshot.write_to(Syncing::new(file)),
-        false => snapshot.write_to(file),
-    };
+    let write =
+        |file: &mut File| snapshot.write_to(file::writer(file, config.rdb_save_incremental_fsync));
     let temporary = format!("temp-{}-{number}.rdb", std::process::id());
-    match replace_file(path, &temporary, write, || saves.may_publish(number)) {
+    match file::replace(path, &temporary, write, || saves.may_publish(number)) {
         Ok(()) => {
             saves.succeeded(changes_before);
             crate::log_notice!("DB saved on disk");

@@ -120,8 +120,7 @@ pub fn main(args: &[String]) -> Result<bool, String> {
         let mut page = String::from("# Benchmarks of persistence\n\n");
         let _ = writeln!(
             page,
-            "Written by `cargo xtask bench persist`, which measures a Redis and Luar one after the \
-             other on one machine. Change the bench, not this page.\n\n- {}",
+            "Written by `cargo xtask bench persist`, which measures a Redis and Luar on one machine. Change the bench, not this page.\n\n- {}",
             machine()
         );
         for version in versions(&configs)? {
@@ -225,18 +224,9 @@ fn snapshots(
     let copied_bytes = info(&mut asker, "rdb_last_cow_size")?.parse().unwrap_or(0);
     let grown_bytes = peak_bytes.into_inner().saturating_sub(before_bytes);
 
-    let began = Instant::now();
-    asker.call(&[b"BGSAVE"])?;
-    while is_saving(&mut asker)? {
-        if began.elapsed() > SAVE_DEADLINE {
-            return Err(format!("{}: BGSAVE does not end", config.name));
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    let save_seconds = began.elapsed().as_secs_f64();
-    if info(&mut asker, "rdb_last_bgsave_status")? != "ok" {
-        return Err(format!("{}: BGSAVE failed", config.name));
-    }
+    let saves: Result<Vec<f64>, String> =
+        (0..options.rounds()).map(|_| save(&mut asker, &config.name)).collect();
+    let save_seconds = median(saves?);
     let file = directory.path().join("dump.rdb");
     let file_bytes = fs::metadata(&file).map_err(|error| error.to_string())?.len();
     drop((asker, server));
@@ -253,6 +243,22 @@ fn snapshots(
         save_seconds,
         load_seconds,
     })
+}
+
+/// Saves in the background. Answers how many seconds that took.
+fn save(asker: &mut Client, name: &str) -> Result<f64, String> {
+    let began = Instant::now();
+    asker.call(&[b"BGSAVE"])?;
+    while is_saving(asker)? {
+        if began.elapsed() > SAVE_DEADLINE {
+            return Err(format!("{name}: BGSAVE does not end"));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    match info(asker, "rdb_last_bgsave_status")?.as_str() {
+        "ok" => Ok(began.elapsed().as_secs_f64()),
+        _ => Err(format!("{name}: BGSAVE failed")),
+    }
 }
 
 /// Starts with the file, and ends. Answers how many seconds the start took.
@@ -349,44 +355,59 @@ fn latencies(latency_ns: &Histogram<u64>, operations: u64, elapsed: Duration) ->
 
 // --- the append-only file ------------------------------------------------------------------------
 
+/// Without a file, with `everysec` and with `always`. The servers of both run at once, and one of all
+/// of them works at a time.
 fn append_only(
     options: &Options,
     configs: &[Config; 2],
     mut figures: [&mut Figures; 2],
 ) -> Result<(), String> {
-    let rounds = options.rounds();
     let time = Duration::from_millis(if options.is_quick { 500 } else { 2000 });
     let value = value();
     let templates = [Template::new(&["SET", "key:{100000}", &value[..256]])];
-    for (config, figures) in configs.iter().zip(&mut figures) {
-        let settings: [&[&str]; 3] = [
-            &[],
-            &["--appendonly", "yes", "--appendfsync", "everysec"],
-            &["--appendonly", "yes", "--appendfsync", "always"],
-        ];
-        let directories = [Directory::new()?, Directory::new()?, Directory::new()?];
-        let mut servers = Vec::new();
+    let settings: [&[&str]; 3] = [
+        &[],
+        &["--appendonly", "yes", "--appendfsync", "everysec"],
+        &["--appendonly", "yes", "--appendfsync", "always"],
+    ];
+    let mut directories = Vec::new();
+    for _ in 0..configs.len() * settings.len() {
+        directories.push(Directory::new()?);
+    }
+    let mut servers = Vec::new();
+    for (config, directories) in configs.iter().zip(directories.chunks(settings.len())) {
         for (directory, settings) in directories.iter().zip(settings) {
             let args = [settings, &["--auto-aof-rewrite-percentage", "0"]].concat();
             servers.push(serve(directory, config, &args)?);
         }
-        let rate = |server: &Server, pipeline: usize| -> Result<f64, String> {
-            let measured = load::run(server.port, &slice(&templates, pipeline, time, 1))?;
-            Ok(measured.operations as f64 / measured.elapsed.as_secs_f64())
-        };
-        for pipeline in PIPELINES.into_iter().filter(|_| options.has("everysec")) {
-            let mut rates = [Vec::new(), Vec::new()];
-            for _ in 0..rounds {
-                for (rates, server) in rates.iter_mut().zip(&servers) {
+    }
+    let rate = |server: &Server, pipeline: usize| -> Result<f64, String> {
+        let measured = load::run(server.port, &slice(&templates, pipeline, time, 1))?;
+        Ok(measured.operations as f64 / measured.elapsed.as_secs_f64())
+    };
+    let servers: Vec<&[Server]> = servers.chunks(settings.len()).collect();
+    for pipeline in PIPELINES.into_iter().filter(|_| options.has("everysec")) {
+        let mut rates = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
+        for _ in 0..options.rounds() {
+            for (rates, servers) in rates.iter_mut().zip(&servers) {
+                for (rates, server) in rates.iter_mut().zip(*servers) {
                     rates.push(rate(server, pipeline)?);
                 }
             }
+        }
+        for (figures, rates) in figures.iter_mut().zip(rates) {
             figures.rates.push(rates.map(median));
         }
-        if options.has("always") {
-            let rates: Result<Vec<f64>, String> =
-                (0..rounds).map(|_| rate(&servers[2], 1)).collect();
-            figures.always_per_second = Some(median(rates?));
+    }
+    if options.has("always") {
+        let mut rates = [Vec::new(), Vec::new()];
+        for _ in 0..options.rounds() {
+            for (rates, servers) in rates.iter_mut().zip(&servers) {
+                rates.push(rate(&servers[2], 1)?);
+            }
+        }
+        for (figures, rates) in figures.iter_mut().zip(rates) {
+            figures.always_per_second = Some(median(rates));
         }
     }
     Ok(())
