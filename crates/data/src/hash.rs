@@ -230,7 +230,20 @@ impl Hash {
 
     /// Sets a field; true if it is new. Its time stays.
     pub fn set(&mut self, field: &[u8], value: &[u8], limits: &Limits) -> bool {
+        self.set_telling(field, value, limits, |_| {})
+    }
+
+    /// The same, telling before what the field has been.
+    #[inline]
+    pub fn set_telling(
+        &mut self,
+        field: &[u8],
+        value: &[u8],
+        limits: &Limits,
+        tell: impl FnOnce(Option<&[u8]>),
+    ) -> bool {
         if let Form::Timed(timed) = &mut self.0 {
+            tell(timed.fields.get(field));
             return timed.fields.set(field, value, limits);
         }
         if let Form::Packed(fields) = &mut self.0 {
@@ -238,10 +251,12 @@ impl Hash {
             let bytes = entry_size(field.len()) + entry_size(value.len());
             if longest <= limits.hash_max_listpack_value && fields.has_room(2, bytes) {
                 if let Some(at) = value_position(fields, field) {
+                    tell(fields.get(at));
                     fields.replace(at, value);
                     return false;
                 }
                 if fields.len() / 2 < limits.hash_max_listpack_entries {
+                    tell(None);
                     fields.push_back(field);
                     fields.push_back(value);
                     return true;
@@ -252,11 +267,13 @@ impl Hash {
         let Form::Hashed(hashed) = &mut self.0 else { unreachable!("a table since above") };
         let hash = hash_bytes(field);
         if let Some(stored) = hashed.table.find_mut(hash, |stored| stored.name() == field) {
+            tell(Some(stored.value()));
             hashed.field_bytes -= stored.memory_bytes();
             stored.set_value(value);
             hashed.field_bytes += stored.memory_bytes();
             return false;
         }
+        tell(None);
         hashed.add_new(hash, Field::new(field, value));
         true
     }

@@ -7,7 +7,7 @@ use crate::door::Mut;
 use crate::engine::Engine;
 use crate::notice::Event;
 use crate::txn::Txn;
-use crate::undo::{Delta, Small};
+use crate::undo::{Delta, Log, Small};
 
 impl Mut<'_, '_, Hash> {
     /// Tells that `count` fields are about to be set at once.
@@ -50,9 +50,14 @@ impl Mut<'_, '_, Hash> {
     }
 
     fn set_value(&mut self, field: &[u8], value: &[u8]) -> bool {
-        self.note(field);
         let limits = self.limits();
-        let is_new = self.value().set(field, value, limits);
+        let is_new = match self.inverse() {
+            None => self.value().set(field, value, limits),
+            Some((log, hash)) => {
+                let at_ms = hash.time_ms(field);
+                hash.set_telling(field, value, limits, |old| note(log, field, old, at_ms))
+            }
+        };
         self.did(Change::SetField { field, value });
         if is_new && self.len() == 1 {
             self.did_begin();
@@ -82,15 +87,16 @@ impl Mut<'_, '_, Hash> {
     }
 
     fn note(&mut self, field: &[u8]) {
-        if let Some((mut log, hash)) = self.inverse()
-            && !log.covers(field)
-        {
-            log.note(Delta::Field {
-                field: Small::from_slice(field),
-                old: hash.get(field).map(Small::from_slice),
-                at_ms: hash.time_ms(field),
-            });
+        if let Some((log, hash)) = self.inverse() {
+            note(log, field, hash.get(field), hash.time_ms(field));
         }
+    }
+}
+
+fn note(mut log: Log<'_>, field: &[u8], old: Option<&[u8]>, at_ms: Option<i64>) {
+    if !log.covers(field) {
+        let old = old.map(Small::from_slice);
+        log.note(Delta::Field { field: Small::from_slice(field), old, at_ms });
     }
 }
 

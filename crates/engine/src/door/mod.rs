@@ -586,7 +586,7 @@ impl<'t, 'e, T: Kind> Mut<'t, 'e, T> {
     /// To be called before every change: where its inverse is to be noted, with the collection
     /// as it still is. `None` when there is nothing to note.
     #[inline]
-    fn inverse(&mut self) -> Option<(Log<'_>, &T)> {
+    fn inverse(&mut self) -> Option<(Log<'_>, &mut T)> {
         self.edits = match self.edits {
             Edits::Off | Edits::Whole => return None,
             Edits::Unknown => self.txn.begin_edit(self.hash, self.at),
@@ -594,9 +594,9 @@ impl<'t, 'e, T: Kind> Mut<'t, 'e, T> {
         };
         let Edits::Deltas(at) = self.edits else { return None };
         let log = self.txn.undo.as_mut().expect("recording").log(at);
-        // SAFETY: as in `value`; only read here.
-        let entry = unsafe { self.at.entry() };
-        Some((log, entry.collection().and_then(T::of).expect("the door checked the type")))
+        // SAFETY: as in `value`; the log is no part of it.
+        let entry = unsafe { self.at.entry_mut() };
+        Some((log, entry.collection_mut().and_then(T::of_mut).expect("the door checked the type")))
     }
 
     /// The same behind a change, where nothing may be saved whole any more.

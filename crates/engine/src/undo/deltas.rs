@@ -21,6 +21,8 @@ pub(crate) type Small = SmallVec<[u8; SMALL_BYTES]>;
 
 /// With more changes than this, members are found by their hash.
 const LINEAR_MAX: usize = 8;
+/// Changes that memory is kept for.
+const KEPT_MAX: usize = 32;
 /// Changes of a string that are looked at for one that covers the next.
 const COVERING_MAX: usize = 8;
 /// The log of one value is first compared with the value itself at this size, bytes.
@@ -107,15 +109,24 @@ pub(crate) struct Deltas {
 }
 
 impl Deltas {
-    pub fn new(expire_at_ms: Option<Option<i64>>) -> Deltas {
-        Deltas { expire_at_ms, check_at_bytes: CHECK_BYTES_MIN, ..Deltas::default() }
+    /// Those of another value: a string of so many bytes, or a collection.
+    pub fn begin(&mut self, expire_at_ms: Option<Option<i64>>, text_bytes: usize) {
+        debug_assert!(self.edits.is_empty() && self.seen.is_empty());
+        (self.expire_at_ms, self.text_bytes) = (expire_at_ms, text_bytes);
+        (self.bytes, self.check_at_bytes) = (0, CHECK_BYTES_MIN);
     }
 
-    pub fn of_text(expire_at_ms: Option<Option<i64>>, text_bytes: usize) -> Deltas {
-        Deltas { text_bytes, ..Deltas::new(expire_at_ms) }
+    /// Forgets them. Answers whether the memory is little enough to be kept.
+    pub fn clear(&mut self) -> bool {
+        self.edits.clear();
+        if !self.seen.is_empty() {
+            self.seen.clear();
+        }
+        self.edits.capacity().max(self.seen.capacity()) <= KEPT_MAX
     }
 
     /// Whether what a member was is noted already; then later changes of it need not be.
+    #[inline]
     pub fn covers(&self, member: &[u8]) -> bool {
         if self.edits.len() <= LINEAR_MAX {
             return self.edits.iter().any(|edit| edit.member() == Some(member));
@@ -201,10 +212,12 @@ impl Deltas {
     /// Whether undoing from a copy takes less memory than these changes do: `Some` with a copy of
     /// the value as it was. Asks only when the log has doubled, so the copies cost no more than
     /// the changes did.
+    #[inline]
     pub fn outgrown(&mut self, entry: &Entry, limits: &Limits) -> Option<Entry> {
-        if self.bytes < self.check_at_bytes {
-            return None;
-        }
+        if self.bytes < self.check_at_bytes { None } else { self.outgrown_now(entry, limits) }
+    }
+
+    fn outgrown_now(&mut self, entry: &Entry, limits: &Limits) -> Option<Entry> {
         self.check_at_bytes = self.bytes * 2;
         let key = entry.key();
         let mut copy = match entry.collection() {

@@ -34,8 +34,9 @@ pub use trial::Trial;
 
 /// With more keys than this in a segment they are found by their hash.
 const LINEAR_MAX: usize = 8;
-/// Records that a recorder keeps room for when it is used again.
+/// Records that a recorder keeps room for when it is used again, and values under deltas.
 const KEPT_MAX: usize = 1024;
+const KEPT_DELTAS_MAX: usize = 8;
 /// How many records ahead memory is asked for while a log is undone.
 const AHEAD: usize = 16;
 /// No record.
@@ -158,6 +159,8 @@ pub(crate) struct Recorder {
     notices: usize,
     /// Keys whose watches are marked at commit.
     marks: AHashSet<KeyName>,
+    /// Empty, to be used again.
+    spare_deltas: SpareDeltas,
 }
 
 /// Numbers of records by the hash of their keys: open addressing, at most half full.
@@ -289,10 +292,11 @@ impl Recorder {
             return self;
         }
         if self.records.iter().any(|record| record.saved.owns()) {
-            for record in self.records.drain(..) {
+            while let Some(record) = self.records.pop() {
                 match record.saved {
                     Saved::Entry(entry) | Saved::Parted(entry, _) => engine.discard(entry),
                     Saved::Unsaved(..) => unreachable!("handed over under the locks, or put back"),
+                    Saved::Deltas(deltas) => self.spare_deltas.give_back(deltas),
                     _ => {}
                 }
             }
@@ -301,7 +305,7 @@ impl Recorder {
         // need no look at each.
         // SAFETY: shorter than it is, and what is let go owns nothing.
         unsafe { self.records.set_len(0) };
-        for (_, barrier) in self.barriers.drain(..) {
+        while let Some((_, barrier)) = self.barriers.pop() {
             if let Barrier::Flushed { taken, removed } = barrier {
                 engine.let_go(taken.into_iter().map(|(_, _, db)| db).collect(), removed);
             }
@@ -374,16 +378,38 @@ fn is_small(collection: &Collection) -> bool {
     !matches!(encoding, Encoding::Quicklist | Encoding::Hashtable | Encoding::Skiplist)
 }
 
+/// Deltas that were let go: making them anew takes longer than noting one change.
+#[derive(Default)]
+struct SpareDeltas(#[expect(clippy::vec_box, reason = "they move as they are")] Vec<Box<Deltas>>);
+
+impl SpareDeltas {
+    fn take(&mut self, expire_at_ms: Option<Option<i64>>, text_bytes: usize) -> Box<Deltas> {
+        let mut deltas = self.0.pop().unwrap_or_default();
+        deltas.begin(expire_at_ms, text_bytes);
+        deltas
+    }
+
+    fn give_back(&mut self, mut deltas: Box<Deltas>) {
+        if deltas.clear() && self.0.len() < KEPT_DELTAS_MAX {
+            self.0.push(deltas);
+        }
+    }
+}
+
 /// What saves an entry before it is edited in place. `expire_at_ms` is the expiry before, if that
 /// changed already.
-fn before_edit(entry: &Entry, expire_at_ms: Option<Option<i64>>) -> Saved {
+fn before_edit(
+    entry: &Entry,
+    expire_at_ms: Option<Option<i64>>,
+    spare_deltas: &mut SpareDeltas,
+) -> Saved {
     let expire = expire_at_ms.unwrap_or(entry.expire_at_ms());
     match entry.collection() {
         Some(collection) if is_small(collection) => Saved::Collection(collection.clone(), expire),
-        Some(_) => Saved::Deltas(Box::new(Deltas::new(expire_at_ms))),
+        Some(_) => Saved::Deltas(spare_deltas.take(expire_at_ms, 0)),
         None => match (entry.get(), entry.heap_bytes()) {
             (ValueRef::Str(Str::Int(number)), _) => Saved::Int(number, expire),
-            (_, Some(bytes)) => Saved::Deltas(Box::new(Deltas::of_text(expire_at_ms, bytes.len()))),
+            (_, Some(bytes)) => Saved::Deltas(spare_deltas.take(expire_at_ms, bytes.len())),
             _ => {
                 let mut copy = entry.duplicate(entry.key());
                 copy.set_expire(expire);
@@ -757,13 +783,13 @@ impl Txn<'_> {
         let log = self.undo.as_mut().expect("called while recording");
         let at = match log.find(hash, db, entry.key()) {
             Err(vacancy) => {
-                let saved = before_edit(entry, None);
+                let saved = before_edit(entry, None, &mut log.spare_deltas);
                 log.bytes += saved.copied_bytes();
                 log.push(vacancy, (hash, db, entry.key()), saved)
             }
             Ok(at) => {
                 if let Saved::Expiry(when) = log.records[at].saved {
-                    let saved = before_edit(entry, Some(when));
+                    let saved = before_edit(entry, Some(when), &mut log.spare_deltas);
                     log.bytes += saved.copied_bytes();
                     log.records[at].saved = saved;
                 }
