@@ -8,7 +8,7 @@
 use std::io;
 
 use libfuzzer_sys::fuzz_target;
-use persist::aof::{Append, Error, Log, Manifest, Next, Reader, Torn};
+use persist::aof::{Error, Log, Manifest, Memory, Next, Reader, Torn};
 
 type Blocks = Vec<(u64, u64, Vec<Vec<Vec<u8>>>)>;
 
@@ -28,47 +28,6 @@ fn read(input: &[u8], step_bytes: usize) -> (Blocks, Result<Option<Torn>, (u64, 
             }
             Err(Error::Io(error)) => panic!("{error}"),
         }
-    }
-}
-
-/// A file in memory, that is written like one on a disk.
-#[derive(Default)]
-struct Memory {
-    bytes: Vec<u8>,
-    at: usize,
-}
-
-impl io::Write for Memory {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_at(self.at as u64, bytes)?;
-        self.at += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Append for Memory {
-    fn sync(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        let (at, end) = (at as usize, at as usize + bytes.len());
-        self.bytes.resize(self.bytes.len().max(end), 0);
-        self.bytes[at..end].copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn cut(&mut self, keep_bytes: u64) -> io::Result<()> {
-        self.bytes.truncate(keep_bytes as usize);
-        Ok(())
-    }
-
-    fn set_direct(&mut self, _: bool) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

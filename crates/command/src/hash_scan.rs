@@ -2,12 +2,12 @@
 
 use resp::{Protocol, Reply};
 
-use crate::call::{Call, Handler, is, paced};
-use crate::error::{Error, Result};
+use crate::call::{Call, Handler, paced};
+use crate::error::Result;
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::READONLY;
 use crate::row::{Command, Group};
-use crate::set::{check_repeats, repeats, signed_count};
+use crate::set::{check_repeats, repeats, signed_count_with};
 use crate::set_scan::{ScanOptions, cursor, reply_nothing, reply_step};
 
 const KEYS: &[KeySpec] = &[KeySpec::first(k::RO | k::ACCESS)];
@@ -66,14 +66,7 @@ fn hrandfield(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         }
         return Ok(());
     }
-    let count = signed_count(args[2])?;
-    if args.len() > 4 || (args.len() == 4 && !is(args[3], "WITHVALUES")) {
-        return Err(Error::SYNTAX);
-    }
-    let values = args.len() == 4;
-    if values && !(-(i64::MAX / 2)..=i64::MAX / 2).contains(&count) {
-        return Err(Error::of("ERR value is out of range"));
-    }
+    let (count, values) = signed_count_with(args, "WITHVALUES")?;
     let Some(hash) = call.txn.read_hash(args[1])?.filter(|_| count != 0) else {
         call.reply.array(0);
         return Ok(());

@@ -3,7 +3,7 @@
 use data::Set;
 use engine::Event;
 
-use crate::call::{Call, Handler, integer, paced};
+use crate::call::{Call, Handler, integer, is, paced};
 use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::{DENYOOM, FAST, READONLY, WRITE};
@@ -152,6 +152,20 @@ pub(crate) fn signed_count(arg: &[u8]) -> Result<i64> {
     match integer(arg)? {
         i64::MIN => Err(COUNT_RANGE),
         count => Ok(count),
+    }
+}
+
+/// `count [WITHVALUES]` from the third argument on: the count, and whether what belongs to the members is
+/// asked for.
+pub(crate) fn signed_count_with(args: &[&[u8]], option: &str) -> Result<(i64, bool)> {
+    let count = signed_count(args[2])?;
+    match &args[3..] {
+        [] => Ok((count, false)),
+        [arg] if is(arg, option) => match count.checked_mul(2) {
+            Some(i64::MIN) | None => Err(Error::of("ERR value is out of range")),
+            Some(_) => Ok((count, true)),
+        },
+        _ => Err(Error::SYNTAX),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::keys::{KeySpec, key_flag as k};
 use crate::row::flag::{DENYOOM, FAST, READONLY, WRITE};
 use crate::row::{Command, Group};
-use crate::set::{check_repeats, repeats, signed_count};
+use crate::set::{check_repeats, repeats, signed_count_with};
 use crate::set_scan::{self, ScanOptions};
 
 /// A row of the group, shared by all its files.
@@ -395,14 +395,7 @@ fn zrandmember(call: &mut Call<'_, '_>, args: &[&[u8]]) -> Result {
         }
         return Ok(());
     }
-    let count = signed_count(args[2])?;
-    if args.len() > 4 || (args.len() == 4 && !is(args[3], "WITHSCORES")) {
-        return Err(Error::SYNTAX);
-    }
-    let with_scores = args.len() == 4;
-    if with_scores && !(-(i64::MAX / 2)..=i64::MAX / 2).contains(&count) {
-        return Err(Error::of("ERR value is out of range"));
-    }
+    let (count, with_scores) = signed_count_with(args, "WITHSCORES")?;
     let Some(zset) = call.txn.read_zset(args[1])?.filter(|_| count != 0) else {
         call.reply.array(0);
         return Ok(());

@@ -83,6 +83,50 @@ impl Append for fs::File {
     }
 }
 
+/// A file in memory, that is written like one on a disk.
+#[derive(Default)]
+pub struct Memory {
+    pub bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Write for Memory {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_at(self.at as u64, bytes)?;
+        self.at += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Append for Memory {
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let (at, end) = (at as usize, at as usize + bytes.len());
+        self.bytes.resize(self.bytes.len().max(end), 0);
+        self.bytes[at..end].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn cut(&mut self, keep_bytes: u64) -> io::Result<()> {
+        self.bytes.truncate(keep_bytes as usize);
+        Ok(())
+    }
+
+    fn set_direct(&mut self, is_direct: bool) -> io::Result<()> {
+        match is_direct {
+            true => Err(io::ErrorKind::Unsupported.into()),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Disk for Folder {
     type File = fs::File;
 

@@ -20,7 +20,7 @@ mod writer;
 
 pub use buffer::{Buffer, PIECE_BYTES};
 pub use directory::{Directory, Load, OpenError, Rewrite};
-pub use disk::{Append, Disk, Folder};
+pub use disk::{Append, Disk, Folder, Memory};
 pub use log::Log;
 pub use manifest::{File, Kind, Manifest, ManifestError};
 pub use reader::{Block, Error, Next, Reader, Torn};

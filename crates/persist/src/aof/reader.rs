@@ -472,7 +472,7 @@ fn number(line: &[u8], marker: u8) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aof::{Append, Log, Writer};
+    use crate::aof::{Log, Memory, Writer};
 
     fn command(args: &[&str]) -> Vec<u8> {
         let mut out = format!("*{}\r\n", args.len()).into_bytes();
@@ -624,47 +624,6 @@ mod tests {
         // Zeros with something behind them are no torn end.
         let (_, end) = read(&[&whole[..], &[0; 5000], &whole].concat());
         assert_eq!(end, Err((whole.len() as u64, whole.len() as u64)));
-    }
-
-    /// A file in memory, that is written like one on a disk.
-    #[derive(Default)]
-    struct Memory {
-        bytes: Vec<u8>,
-        at: usize,
-    }
-
-    impl io::Write for Memory {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.write_at(self.at as u64, bytes)?;
-            self.at += bytes.len();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Append for Memory {
-        fn sync(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-
-        fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
-            let (at, end) = (at as usize, at as usize + bytes.len());
-            self.bytes.resize(self.bytes.len().max(end), 0);
-            self.bytes[at..end].copy_from_slice(bytes);
-            Ok(())
-        }
-
-        fn cut(&mut self, keep_bytes: u64) -> io::Result<()> {
-            self.bytes.truncate(keep_bytes as usize);
-            Ok(())
-        }
-
-        fn set_direct(&mut self, _: bool) -> io::Result<()> {
-            Ok(())
-        }
     }
 
     /// A line of room.
