@@ -1,8 +1,8 @@
 //! `cargo xtask bench persist`: what keeping the data costs, beside a redis-server.
 //!
 //! How latencies fare while a snapshot is taken, what memory it needs, how fast data is saved and
-//! loaded, and what the append-only file costs. One server at a time; the figures need a machine
-//! that does nothing else. Called by the bench's main.
+//! loaded, and what the append-only file costs. One server works at a time; the figures need a
+//! machine that does nothing else. Called by the bench's main.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -120,7 +120,8 @@ pub fn main(args: &[String]) -> Result<bool, String> {
         let mut page = String::from("# Benchmarks of persistence\n\n");
         let _ = writeln!(
             page,
-            "Written by `cargo xtask bench persist`, which measures a Redis and Luar on one machine. Change the bench, not this page.\n\n- {}",
+            "Written by `cargo xtask bench persist`, which measures a Redis and Luar on one machine. \
+             Change the bench, not this page.\n\n- {}",
             machine()
         );
         for version in versions(&configs)? {
